@@ -127,7 +127,7 @@ func (c *reloadCommand) Run(ctx context.Context) (err error) {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Printf("%d reloads; %d messages sent, %d handled; of the nine given back: %d; failed: %d\n", reloads, sent.Load(), handledBy(flows), released, failed)
+	fmt.Printf("%d reloads; %d messages sent, %d handled; of the nine, released: %d; failed: %d\n", reloads, sent.Load(), handledBy(flows), released, failed)
 	return nil
 }
 

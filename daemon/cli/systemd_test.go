@@ -12,7 +12,7 @@ import (
 // The notifications of systemd are ready, alive and stopping. Workers do not inherit its
 // variables.
 func TestSystemdIsTold(t *testing.T) {
-	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import os\nprint('told:', [k for k in os.environ if k.startswith(('NOTIFY', 'WATCHDOG'))], flush=True)\ndef greet(body): pass\n"})
+	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import os\nprint('inherited:', [k for k in os.environ if k.startswith(('NOTIFY', 'WATCHDOG'))], flush=True)\ndef greet(body): pass\n"})
 	path := filepath.Join(t.TempDir(), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -41,7 +41,7 @@ func TestSystemdIsTold(t *testing.T) {
 	hear("READY=1")
 	hear("WATCHDOG=1\nSTATUS=running: received 0, done 0, failed 0, in flight 0")
 	hear("WATCHDOG=1")
-	if !strings.Contains(out.String(), "told: []") {
+	if !strings.Contains(out.String(), "inherited: []") {
 		t.Errorf("the worker has variables of systemd:\n%s", out)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

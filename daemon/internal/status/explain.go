@@ -116,7 +116,7 @@ func ExplainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanat
 		if pid := workerOf(f, x.Message); pid > 0 {
 			e.Text += fmt.Sprintf(", in worker %d", pid)
 		} else {
-			e.Text = fmt.Sprintf("it was handed out %v ago, and no worker has it: it waits for a worker, for its result to be sent, or for its source to accept the verdict", handled)
+			e.Text = fmt.Sprintf("it was dispatched %v ago, and no worker runs it: it waits for a worker, for its result to be sent, or for its source to accept the verdict", handled)
 		}
 	}
 	if left := x.Started.Add(f.Timeout).Sub(now); left > 0 {
