@@ -189,7 +189,7 @@ func (o Output) ConnectionName() string {
 	return ""
 }
 
-// completion completes a configuration, and reports what is wrong with it.
+// completion completes a configuration, and reports its problems.
 type completion struct {
 	*Config
 	*problems.Source

@@ -25,7 +25,7 @@ type search struct {
 	// shut reports that more of a dimension gains nothing, trimmed that less of it loses
 	// throughput.
 	shut, trimmed [3]bool
-	// rose and low are lower bounds of what is needed, assuming that throughput is at most
+	// rose and low are lower bounds of the need, assuming that throughput is at most
 	// proportional to it: rose from steps up that gained, low from steps down that lost.
 	rose, low [3]float64
 	// most bounds the factor of the next step after one that did harm; 0 is unbounded.

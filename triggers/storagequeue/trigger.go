@@ -5,7 +5,7 @@
 // higher: it also counts releases, expired leases and crashes. MaxDequeueCount bounds it.
 //
 // An Account connects to queues (access.go, reach.go, failure.go), and they are polled
-// (poll.go). Messages are prefetched for Receive (this file), and share what is in shared.go;
+// (poll.go). Messages are prefetched for Receive (this file), and share the state in shared.go;
 // their leases are renewed and settled (message.go, poison.go).
 package storagequeue
 

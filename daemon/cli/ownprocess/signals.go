@@ -20,8 +20,8 @@ const (
 )
 
 // StopSignals returns a context that ends at the first SIGTERM or SIGINT, and a channel that is
-// closed at the second. A SIGTERM sooner than termInterval after the first signal is ignored; TermInterval is
-// the value for people. A third one ends the process, as Go does by default. end stops counting.
+// closed at the second. A SIGTERM sooner than termInterval after the first signal is
+// ignored; TermInterval is the default. A third one ends the process, as Go does by default. end stops counting.
 func StopSignals(termInterval time.Duration) (stopped context.Context, forceStop <-chan struct{}, end func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)

@@ -119,7 +119,7 @@ func (a *adminAPI) update(path string, o broker.QueueOptions) error {
 
 func (a *adminAPI) adminGet(w http.ResponseWriter, host, path string) {
 	if !a.describe(w, http.StatusOK, host, path) {
-		// The service answers for what is not there with this feed, not with 404.
+		// The service returns this feed for a missing entity, not 404.
 		writeXML(w, struct {
 			XMLName xml.Name `xml:"feed"`
 			XMLNS   string   `xml:"xmlns,attr"`

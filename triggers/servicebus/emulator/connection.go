@@ -204,8 +204,8 @@ func (c *conn) abort() { _ = c.nc.Close() }
 // writeLimit is how long a peer may take that does not read.
 const writeLimit = 30 * time.Second
 
-// write sends what is queued, all of it at once, and a sign of life when there
-// was nothing for a while.
+// write sends all queued frames together, and an empty frame when there
+// were none for a while.
 func (c *conn) write() {
 	signs := time.NewTicker(30 * time.Second)
 	defer signs.Stop()

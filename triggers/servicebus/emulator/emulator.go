@@ -21,7 +21,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/broker"
 )
 
-// What is in a namespace, and how it is made: see package broker.
+// The contents of a namespace; see package broker.
 type (
 	QueueOptions = broker.QueueOptions
 	Counts       = broker.Counts
@@ -61,7 +61,7 @@ func (e *Emulator) ConnectionString(address string) string {
 	return fmt.Sprintf("Endpoint=sb://%s;SharedAccessKeyName=%s;SharedAccessKey=%s;UseDevelopmentEmulator=true;", address, name, key)
 }
 
-// Jump is called after the clock was set: it does what is due.
+// Jump is called after the clock was set: it runs the timers that are due.
 func (e *Emulator) Jump() { e.host.namespace.Jump() }
 
 // SetKeys replaces the shared access keys, and cuts the connections that were

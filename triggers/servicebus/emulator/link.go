@@ -22,8 +22,8 @@ type link struct {
 	// What the other side receives.
 	receiver *broker.Receiver // of a queue
 	settled  bool             // it is sent settled: receive and delete
-	credit   uint32           // what may still be sent
-	count    uint32           // what was
+	credit   uint32           // messages that may still be sent
+	count    uint32           // messages sent
 	drain    bool
 	reply    string   // a target that answers are sent to
 	answers  [][]byte // to it, that wait for credit

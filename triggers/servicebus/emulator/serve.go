@@ -67,7 +67,7 @@ func (s *server) Serve(l net.Listener) error {
 	}
 }
 
-// Close ends the namespace and all connections; what was in it is gone.
+// Close ends the namespace and all connections; its messages are gone.
 func (s *server) Close() error {
 	s.mu.Lock()
 	if s.closed {

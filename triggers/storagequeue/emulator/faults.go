@@ -49,7 +49,7 @@ type Fault struct {
 	LoseAnswer bool
 }
 
-// faults are what is wrong with an emulator: injected faults, its clock, and its version. They are
+// faults are the differences from the service: injected faults, the clock, and the version. They are
 // safe for concurrent use.
 type faults struct {
 	mu     sync.Mutex

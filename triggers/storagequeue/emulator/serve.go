@@ -137,7 +137,7 @@ func (c *call) answer(w http.ResponseWriter) {
 	}
 	w.WriteHeader(c.status)
 	if c.body.Len() > 0 && c.r.Method != http.MethodHead {
-		_, _ = w.Write(c.body.Bytes()) //nolint:gosec // XML, with what is in it escaped; who is gone needs no answer
+		_, _ = w.Write(c.body.Bytes()) //nolint:gosec // escaped XML; a client that is gone needs no answer
 	}
 }
 

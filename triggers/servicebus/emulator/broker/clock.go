@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// clock runs what is due at a time. All but run is called with the namespace locked.
+// clock runs functions at their times. All but run is called with the namespace locked.
 type clock struct {
 	now    func() time.Time
 	timers timers
@@ -39,7 +39,7 @@ func (c *clock) at(when time.Time, do func()) {
 	}
 }
 
-// wake makes run check what is due.
+// wake makes run check the times.
 func (c *clock) wake() {
 	select {
 	case c.due <- struct{}{}:
@@ -47,7 +47,7 @@ func (c *clock) wake() {
 	}
 }
 
-// run does what is due, until stop is closed.
+// run runs the functions whose times have come, until stop is closed.
 func (c *clock) run(namespace sync.Locker, stop <-chan struct{}) {
 	for {
 		namespace.Lock()

@@ -113,7 +113,7 @@ func (c Controls) Delete(path string) error {
 // Counts are the messages of a queue or subscription, by state.
 type Counts struct{ Active, Locked, Deferred, Scheduled, DeadLettered int }
 
-// Counts returns what is in a queue, a subscription, or the dead letters of one.
+// Counts returns the number of messages of a queue, a subscription, or the dead letters of one.
 func (c Controls) Counts(path string) (Counts, error) {
 	c.n.Lock()
 	defer c.n.Unlock()

@@ -32,10 +32,10 @@ func New(now func() time.Time, log *slog.Logger) *Namespace {
 	}
 }
 
-// Run does what is due, such as the end of a lock, until stop is closed. It takes the lock itself.
+// Run runs timers, such as the end of a lock, until stop is closed. It takes the lock itself.
 func (n *Namespace) Run(stop <-chan struct{}) { n.clock.run(n, stop) }
 
-// Jump makes Run check what is due, after the clock was set. It needs no lock.
+// Jump makes Run check its timers, after the clock was set. It needs no lock.
 func (n *Namespace) Jump() { n.clock.wake() }
 
 // After calls do when the clock has advanced by d.

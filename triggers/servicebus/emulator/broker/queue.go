@@ -286,7 +286,7 @@ func (q *Queue) Settle(token codec.UUID, v Verdict) *codec.Condition {
 		x.deferred = true
 		q.deferred[x.sequence] = x
 	case DeadLettered:
-		if q.IsDead() { // what is rejected once more stays
+		if q.IsDead() { // a rejected dead letter stays
 			x.message, x.deferred = m, false
 			q.makeReady(x)
 		}

@@ -24,9 +24,9 @@ type Receiver struct {
 	q       *Queue
 	link    Link
 	name    string
-	deletes bool // what is delivered is deleted, not locked
+	deletes bool // delivered messages are deleted, not locked
 	left    bool
-	deaf    bool // nothing is delivered, and it does not know
+	deaf    bool // nothing is delivered, without an error
 	session *Session
 	leased  map[uint32]*entry // by delivery
 }
