@@ -65,7 +65,7 @@ func (a *Admin) completeServer(x *problems.Source) {
 		x.Wrong("admin.listen", "on %s any local user, or even other machines, could use it; set token, usually file:PATH, or tls with client_ca, or listen on unix", a.Listen)
 	case a.Token != "" && len(a.Token) < shortestToken:
 		x.Wrong("admin.token", "it has fewer than %d characters; use the output of `openssl rand -hex 16`", shortestToken)
-	case a.TLS == nil && !loopback(a.Listen):
+	case a.TLS == nil && !isLoopback(a.Listen):
 		x.Warn("admin: the token is sent to %s unencrypted; set tls, or listen on 127.0.0.1", a.Listen)
 	}
 	a.checkTLS(x)
@@ -159,8 +159,8 @@ func mountedByKubernetes(file string) bool {
 	return err == nil && strings.HasPrefix(to, "..data/")
 }
 
-// loopback reports whether an address can be reached only from this machine.
-func loopback(listen string) bool {
+// isLoopback reports whether an address can be reached only from this machine.
+func isLoopback(listen string) bool {
 	host, _, _ := net.SplitHostPort(listen) // checked before
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()

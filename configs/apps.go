@@ -111,7 +111,7 @@ func (a App) completeApp(x *problems.Source, path, language string) App {
 		a.Interpreter = x.Absolute(a.Interpreter)
 	}
 	a.completeCommand(x, path)
-	a.Processes, a.ProcessesFrom = count(x, path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
+	a.Processes, a.ProcessesFrom = countFrom(x, path+".processes", a.Processes, processesVariable, runtime.GOMAXPROCS(0), byLoad)
 	a.Scaled = a.ProcessesFrom == byLoad
 	a.Environment.CheckNames(x, path+".environment")
 	a.Limits.CheckMinimums(x, path+".limits")
@@ -130,8 +130,8 @@ func (a App) completeApp(x *problems.Source, path, language string) App {
 	if language == Node {
 		threads = inOneThread
 	}
-	a.Threads, a.ThreadsFrom = count(x, path+".threads", a.Threads, variable, 1, threads)
-	a.Coroutines, a.CoroutinesFrom = count(x, path+".coroutines", a.Coroutines, "", firstCoroutines, byMeasure)
+	a.Threads, a.ThreadsFrom = countFrom(x, path+".threads", a.Threads, variable, 1, threads)
+	a.Coroutines, a.CoroutinesFrom = countFrom(x, path+".coroutines", a.Coroutines, "", firstCoroutines, byMeasure)
 	a.AutoThreads, a.AutoCoroutines = a.ThreadsFrom == byMeasure, a.CoroutinesFrom == byMeasure
 	return a
 }
@@ -158,8 +158,8 @@ func inDirectory(dir string, command Strings) Strings {
 	return command
 }
 
-// count returns a number and its origin: the file, else a variable, else the default.
-func count(x *problems.Source, path string, given int, variable string, def int, why string) (int, string) {
+// countFrom returns a number and its origin: the file, else a variable, else the default.
+func countFrom(x *problems.Source, path string, given int, variable string, def int, why string) (int, string) {
 	if given > 0 {
 		return given, path
 	}

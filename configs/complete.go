@@ -84,14 +84,14 @@ func (x *completion) completeAll() {
 	if x.Apps == nil {
 		x.Apps = make(map[string]App)
 	}
-	for _, name := range names(x.Connections) {
+	for _, name := range sortedNames(x.Connections) {
 		c := x.Connections[name]
 		c.connectionStringFile = x.Files["connections."+name+".connection_string"]
 		x.Connections[name] = c
 		x.checkConnection("connections."+name, c)
 	}
-	languages := x.languages()
-	for _, name := range names(x.Apps) {
+	languages := x.appLanguages()
+	for _, name := range sortedNames(x.Apps) {
 		x.Apps[name] = x.Apps[name].completeApp(x.Source, "apps."+name, languages[name])
 	}
 	x.Admin.completeServer(x.Source)
@@ -99,7 +99,7 @@ func (x *completion) completeAll() {
 	x.Traces.Complete(x.Source, "traces")
 	x.Scale.Complete(x.Source, "scale")
 	code := codeHandlers{x.Source, x.Apps, make(map[string]string)}
-	for _, name := range names(x.Functions) {
+	for _, name := range sortedNames(x.Functions) {
 		x.Functions[name] = x.completeFunction(name, x.Functions[name], code)
 	}
 	x.withholdVariables()
@@ -111,7 +111,7 @@ func (x *completion) checkNames() {
 	for _, of := range []struct {
 		key   string
 		names []string
-	}{{"connections", names(x.Connections)}, {"apps", names(x.Apps)}, {"functions", names(x.Functions)}} {
+	}{{"connections", sortedNames(x.Connections)}, {"apps", sortedNames(x.Apps)}, {"functions", sortedNames(x.Functions)}} {
 		for _, name := range of.names {
 			if err := values.CheckName(name); err != nil {
 				x.Report(x.At(of.key+"."+name), "%s: %v", of.key, err)
@@ -152,12 +152,12 @@ func (x *completion) checkConnection(path string, c Connection) {
 	c.checkServers(x.Source, path)
 }
 
-// languages returns the languages of the apps that functions name. An app has one language, because
-// one kind of worker process runs it.
-func (x *completion) languages() map[string]string {
+// appLanguages returns the languages of the apps that functions name. An app has one language,
+// because one kind of worker process runs it.
+func (x *completion) appLanguages() map[string]string {
 	out, first := make(map[string]string), make(map[string]string)
-	for _, name := range names(x.Functions) {
-		c := x.Functions[name].Handler.code()
+	for _, name := range sortedNames(x.Functions) {
+		c := x.Functions[name].Handler.codeKeys()
 		if c == nil || *c.app == "" {
 			continue
 		}
@@ -179,13 +179,13 @@ func (x *completion) completeFunction(name string, f Function, code codeHandlers
 	}
 	if oneKind(x.Source, path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
 		copyKinds(&f.Trigger)
-		f.Trigger.settings().completeTrigger(x, path+".trigger", name, f.Retry)
+		f.Trigger.kindSettings().completeTrigger(x, path+".trigger", name, f.Retry)
 	}
 	if f.Retry.Mode == "scheduled" {
 		x.checkScheduled(path+".retry.mode", f.Trigger)
 	}
 	f.Output = x.completeOutputs(path+".output", f.Output)
-	if !oneKind(x.Source, path+".handler", "a function has", f.Handler.kinds()) {
+	if !oneKind(x.Source, path+".handler", "a function has", f.Handler.givenKinds()) {
 		return f
 	}
 	copyKinds(&f.Handler)
@@ -224,7 +224,7 @@ func (x *completion) completeOutputs(path string, given Outputs) Outputs {
 func (x *completion) completeOutput(path string, o *Output) {
 	if oneKind(x.Source, path, "results go to", pointedKinds(*o)) {
 		copyKinds(o)
-		o.target().completeOutput(x, path)
+		o.kindSettings().completeOutput(x, path)
 	}
 }
 
@@ -250,7 +250,7 @@ func (x *completion) checkInstances() {
 		return
 	}
 	x.checkOrderingTokens()
-	for _, name := range names(x.Connections) {
+	for _, name := range sortedNames(x.Connections) {
 		if c := x.Connections[name]; c.Embedded() && c.Listen == "off" {
 			x.Wrong("connections."+name+".listen", "several instances connect to the embedded server through its listener; remove listen, or set scale.instances.max to 1")
 		}

@@ -123,8 +123,8 @@ type triggerSettings interface {
 	completeTrigger(x *completion, path, name string, retry Retry)
 }
 
-// settings returns the settings of the kind that is set; nil if none is.
-func (t Trigger) settings() triggerSettings {
+// kindSettings returns the settings of the kind that is set; nil if none is.
+func (t Trigger) kindSettings() triggerSettings {
 	switch {
 	case t.NATS != nil:
 		return t.NATS
@@ -138,7 +138,7 @@ func (t Trigger) settings() triggerSettings {
 
 // ConnectionName returns the name of the trigger's connection; empty for none.
 func (t Trigger) ConnectionName() string {
-	if s := t.settings(); s != nil {
+	if s := t.kindSettings(); s != nil {
 		return s.connectionName()
 	}
 	return ""
@@ -168,8 +168,8 @@ type outputSettings interface {
 	completeOutput(x *completion, path string) // path is the output's
 }
 
-// target returns the settings of the kind that is set; nil if none is.
-func (o Output) target() outputSettings {
+// kindSettings returns the settings of the kind that is set; nil if none is.
+func (o Output) kindSettings() outputSettings {
 	switch {
 	case o.NATS != nil:
 		return o.NATS
@@ -183,7 +183,7 @@ func (o Output) target() outputSettings {
 
 // ConnectionName returns the name of the output's connection.
 func (o Output) ConnectionName() string {
-	if s := o.target(); s != nil {
+	if s := o.kindSettings(); s != nil {
 		return s.connectionName()
 	}
 	return ""

@@ -108,7 +108,7 @@ func (c Connection) checkIdentity(x *problems.Source, path string) {
 func (x *completion) connectionOf(path string, name *string, kind string, fits func(Connection) bool) (Connection, bool) {
 	if *name == "" {
 		var fitting []string
-		for _, n := range names(x.Connections) {
+		for _, n := range sortedNames(x.Connections) {
 			if fits(x.Connections[n]) {
 				fitting = append(fitting, n)
 			}
@@ -126,7 +126,7 @@ func (x *completion) connectionOf(path string, name *string, kind string, fits f
 	}
 	c, found := x.Connections[*name]
 	if !found {
-		x.Wrong(path+".connection", "there is no connection %q%s", *name, problems.Hint(*name, names(x.Connections)))
+		x.Wrong(path+".connection", "there is no connection %q%s", *name, problems.Hint(*name, sortedNames(x.Connections)))
 		return c, false
 	}
 	if !fits(c) {

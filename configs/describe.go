@@ -11,7 +11,7 @@ import (
 func (c *Config) Describe(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	for _, name := range names(c.Functions) {
+	for _, name := range sortedNames(c.Functions) {
 		f := c.Functions[name]
 		line("function %s", name)
 		line("  trigger\t%s", f.Trigger)
@@ -35,7 +35,7 @@ func (c *Config) Describe(w io.Writer) error {
 		}
 		line("  retry\t%d attempts, delays %v to %v, spread by %v%s", f.Retry.MaxAttempts, f.Retry.Initial, f.Retry.Max, f.Retry.Jitter, how)
 	}
-	for _, name := range names(c.Apps) {
+	for _, name := range sortedNames(c.Apps) {
 		a := c.Apps[name]
 		line("app %s", name)
 		line("  code\t%s", a.Dir)
@@ -66,7 +66,7 @@ func (c *Config) Describe(w io.Writer) error {
 			line("  recycled\t%s", limits)
 		}
 	}
-	for _, name := range names(c.Connections) {
+	for _, name := range sortedNames(c.Connections) {
 		line("connection %s\t%s", name, c.Connections[name])
 	}
 	line("scale\t%s", c.Scale)
@@ -85,7 +85,7 @@ func (c *Config) Describe(w io.Writer) error {
 
 // String describes the source of the messages.
 func (t Trigger) String() string {
-	if s := t.settings(); s != nil {
+	if s := t.kindSettings(); s != nil {
 		return s.describeTrigger()
 	}
 	return "none"
@@ -102,7 +102,7 @@ func (o Outputs) String() string {
 
 // String describes the destination of results.
 func (o Output) String() string {
-	if s := o.target(); s != nil {
+	if s := o.kindSettings(); s != nil {
 		return s.describeOutput()
 	}
 	return "none"

@@ -74,7 +74,7 @@ type ExecHandler struct {
 	Environment Environment `yaml:"environment" desc:"environment variables of the command"`
 }
 
-func (h Handler) kinds() []kind {
+func (h Handler) givenKinds() []kind {
 	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"node", h.Node != nil}, {"worker", h.Worker != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
 }
 
@@ -87,7 +87,7 @@ type Code struct {
 // Code returns the function that a handler runs in worker processes; found is false for other
 // handlers.
 func (h Handler) Code() (c Code, found bool) {
-	p := h.code()
+	p := h.codeKeys()
 	if p == nil {
 		return Code{}, false
 	}
@@ -101,8 +101,8 @@ type code struct {
 	own                   App
 }
 
-// code returns nil for a handler without worker processes.
-func (h Handler) code() *code {
+// codeKeys returns nil for a handler without worker processes.
+func (h Handler) codeKeys() *code {
 	switch {
 	case h.Python != nil:
 		p := h.Python
@@ -134,7 +134,7 @@ var ownKeys = map[string]string{
 
 // completeCode completes a handler with worker processes. name is the function's.
 func (x codeHandlers) completeCode(path, name string, h Handler) {
-	c := h.code()
+	c := h.codeKeys()
 	if c == nil {
 		return // a Go function
 	}
@@ -151,7 +151,7 @@ func (x codeHandlers) completeCode(path, name string, h Handler) {
 			x.Wrong(path, "%s require path; set those of an app in apps.%s", ownKeys[c.language], *c.app)
 		}
 		if _, found := x.apps[*c.app]; !found {
-			x.Wrong(path+".app", "there is no app %q%s", *c.app, problems.Hint(*c.app, names(x.apps)))
+			x.Wrong(path+".app", "there is no app %q%s", *c.app, problems.Hint(*c.app, sortedNames(x.apps)))
 			return
 		}
 	default:

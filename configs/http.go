@@ -62,7 +62,7 @@ func (h *HTTPHandler) checkRequests(x *problems.Source, path string) {
 		}
 	}
 	h.checkFormat(x, path)
-	for _, name := range names(h.Headers) {
+	for _, name := range sortedNames(h.Headers) {
 		if !values.ValidHeader(name, h.Headers[name]) {
 			x.Wrong(path+".headers."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
 		}
@@ -70,7 +70,7 @@ func (h *HTTPHandler) checkRequests(x *problems.Source, path string) {
 			x.Wrong(path+".headers."+name, "drover sets this header itself; remove it")
 		}
 	}
-	for _, status := range names(h.Status) {
+	for _, status := range sortedNames(h.Status) {
 		if !statusForm.MatchString(status) {
 			x.Wrong(path+".status."+status, "%q is not a status; write 404, or 4xx", status)
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/drover-run/drover/configs/problems"
 )
 
-// names returns the keys of a map in order.
-func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
+// sortedNames returns the keys of a map in order.
+func sortedNames[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
 // kind is one of several keys, of which exactly one must be set.
 type kind struct {

@@ -91,7 +91,7 @@ func (t *NATSTrigger) completeTrigger(x *completion, path, name string, _ Retry)
 	if t.Subject != "" && !validSubject(t.Subject) {
 		x.Wrong(path+".subject", "%q is not a subject; use tokens separated by dots, * for a token, > for the rest", t.Subject)
 	}
-	for _, other := range names(x.Functions) {
+	for _, other := range sortedNames(x.Functions) {
 		o := x.Functions[other].Trigger.NATS
 		if other >= name || o == nil {
 			continue
@@ -127,7 +127,7 @@ func (o *NATSOutput) completeOutput(x *completion, path string) {
 
 // checkOrderingTokens rejects several instances for functions with an ordering token.
 func (x *completion) checkOrderingTokens() {
-	for _, name := range names(x.Functions) {
+	for _, name := range sortedNames(x.Functions) {
 		if n := x.Functions[name].Trigger.NATS; n != nil && n.OrderingToken > 0 {
 			x.Wrong("functions."+name+".trigger.nats.ordering_token", "several instances do not keep the order of a subject; set scale.instances.max to 1, or ordering_token to 0")
 		}

@@ -20,7 +20,7 @@ func (c *Config) CheckPaths() error {
 		s.Problems = nil
 	}
 	checked := make(map[string]bool)
-	for _, name := range names(c.Functions) {
+	for _, name := range sortedNames(c.Functions) {
 		h := c.Functions[name].Handler
 		path := "functions." + name + ".handler."
 		if h.Exec != nil {
@@ -30,7 +30,7 @@ func (c *Config) CheckPaths() error {
 			}
 			continue
 		}
-		code := h.code()
+		code := h.codeKeys()
 		if code == nil || *code.app == "" || checked[*code.app] {
 			continue
 		}

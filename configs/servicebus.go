@@ -123,7 +123,7 @@ func (t *ServiceBusTrigger) completeTrigger(x *completion, path, name string, _ 
 			}
 		}
 	}
-	for _, other := range names(x.Functions) {
+	for _, other := range sortedNames(x.Functions) {
 		o := x.Functions[other].Trigger.ServiceBus
 		if other >= name || o == nil || o.Connection != t.Connection {
 			continue

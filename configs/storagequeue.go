@@ -99,7 +99,7 @@ func (t *StorageQueueTrigger) completeTrigger(x *completion, path, name string, 
 	if t.MaxDequeueCount > 0 && t.MaxDequeueCount < retry.MaxAttempts {
 		x.Wrong(path+".max_dequeue_count", "it is %d, less than retry.max_attempts (%d): a message would go to the poison queue before its attempts are used up", t.MaxDequeueCount, retry.MaxAttempts)
 	}
-	for _, other := range names(x.Functions) {
+	for _, other := range sortedNames(x.Functions) {
 		o := x.Functions[other].Trigger.StorageQueue
 		if other < name && o != nil && o.Connection == t.Connection && strings.EqualFold(o.Queue, t.Queue) {
 			x.Wrong(path, "function %s reads the same queue: each would receive only some of the messages; use separate ones", other)

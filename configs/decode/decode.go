@@ -35,8 +35,8 @@ import (
 // key that is not read; nil reads all.
 func Document(s *problems.Source, into any, skip func(path string) bool) {
 	d := &decoder{s, skip}
-	if body := d.body(s.Text()); body != nil {
-		d.decode(body, reflect.ValueOf(into).Elem(), "", Field{})
+	if body := d.parseBody(s.Text()); body != nil {
+		d.decodeNode(body, reflect.ValueOf(into).Elem(), "", Field{})
 	}
 }
 
@@ -44,7 +44,7 @@ func Document(s *problems.Source, into any, skip func(path string) bool) {
 // and no aliases, which can multiply.
 func CheckPlain(text []byte) error {
 	tokens := lexer.Tokenize(string(text))
-	if _, what := hostile(tokens); what != "" {
+	if _, what := findHostile(tokens); what != "" {
 		return errors.New(what)
 	}
 	for _, t := range tokens {
@@ -62,11 +62,11 @@ type decoder struct {
 	skip func(path string) bool // for a key that is not read; nil reads all
 }
 
-// body parses the text and returns its only document. It returns nil and reports a problem
+// parseBody parses the text and returns its only document. It returns nil and reports a problem
 // otherwise.
-func (d *decoder) body(text []byte) ast.Node {
+func (d *decoder) parseBody(text []byte) ast.Node {
 	tokens := lexer.Tokenize(string(text))
-	if at, what := hostile(tokens); what != "" {
+	if at, what := findHostile(tokens); what != "" {
 		d.Report(at, "%s", what)
 		return nil
 	}
@@ -94,43 +94,43 @@ func (d *decoder) body(text []byte) ast.Node {
 	case 1:
 		return bodies[0]
 	}
-	d.Report(d.position(bodies[1]), "a second document begins here; a file may have only one")
+	d.Report(d.positionOf(bodies[1]), "a second document begins here; a file may have only one")
 	return nil
 }
 
-func (d *decoder) position(n ast.Node) problems.Position {
+func (d *decoder) positionOf(n ast.Node) problems.Position {
 	// A mapping's own token is a colon or a brace; its first key is a better place.
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) > 0 && !m.IsFlowStyle {
-		return d.position(m.Values[0].Key)
+		return d.positionOf(m.Values[0].Key)
 	}
 	if m, ok := n.(*ast.MappingValueNode); ok {
-		return d.position(m.Key)
+		return d.positionOf(m.Key)
 	}
 	p := n.GetToken().Position
 	return problems.Position{Line: p.Line, Column: p.Column}
 }
 
-func join(path, key string) string {
+func joinPath(path, key string) string {
 	if path == "" {
 		return key
 	}
 	return path + "." + key
 }
 
-// named returns the name of a path in messages.
-func named(path string) string {
+// pathName returns the name of a path in messages.
+func pathName(path string) string {
 	if path == "" {
 		return "the configuration"
 	}
 	return path
 }
 
-// decode reads a node into a value, which has its default already.
-func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f Field) {
-	d.Where[path] = d.position(n)
+// decodeNode reads a node into a value, which has its default already.
+func (d *decoder) decodeNode(n ast.Node, v reflect.Value, path string, f Field) {
+	d.Where[path] = d.positionOf(n)
 	switch node := n.(type) {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.MergeKeyNode:
-		d.Report(d.position(n), "%s: anchors, aliases, tags and merge keys are not supported; write the value itself", named(path))
+		d.Report(d.positionOf(n), "%s: anchors, aliases, tags and merge keys are not supported; write the value itself", pathName(path))
 		return
 	case *ast.NullNode:
 		if f.single {
@@ -140,57 +140,57 @@ func (d *decoder) decode(n ast.Node, v reflect.Value, path string, f Field) {
 		if v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.Struct {
 			v.Set(reflect.New(v.Type().Elem())) // `nats:` alone is `nats: {}`
 			setDefaults(v.Elem())
-			d.missing(v.Elem(), nil, path, d.position(node))
+			d.reportMissing(v.Elem(), nil, path, d.positionOf(node))
 			return
 		}
 		if f.required {
-			d.Report(d.position(n), "%s is empty", named(path))
+			d.Report(d.positionOf(n), "%s is empty", pathName(path))
 		}
 		return
 	}
 	switch {
-	case v.Kind() == reflect.Struct && d.alone(n, v, path):
+	case v.Kind() == reflect.Struct && d.decodeAlone(n, v, path):
 	case v.Kind() == reflect.Slice && f.single && n.Type() != ast.SequenceType:
 		one := reflect.MakeSlice(v.Type(), 1, 1)
 		setDefaults(one.Index(0))
-		d.decode(n, one.Index(0), path, Field{})
+		d.decodeNode(n, one.Index(0), path, Field{})
 		v.Set(one)
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
-		d.structures(n, v, path)
+		d.decodeStructs(n, v, path)
 	case v.Kind() == reflect.Pointer:
 		fresh := reflect.New(v.Type().Elem())
 		if fresh.Elem().Kind() == reflect.Struct {
 			setDefaults(fresh.Elem())
 		}
-		d.decode(n, fresh.Elem(), path, f)
+		d.decodeNode(n, fresh.Elem(), path, f)
 		v.Set(fresh)
 	case v.Kind() == reflect.Struct:
-		d.structure(n, v, path)
+		d.decodeStruct(n, v, path)
 	case v.Kind() == reflect.Map:
-		d.mapping(n, v, path)
+		d.decodeMap(n, v, path)
 	case v.Type() == reflect.TypeFor[values.Strings]():
-		d.list(n, v, path)
+		d.decodeStrings(n, v, path)
 	case v.Type() == reflect.TypeFor[values.Ports]():
-		d.ports(n, v, path)
+		d.decodePorts(n, v, path)
 	default:
-		d.scalar(n, v, path, f)
+		d.decodeScalar(n, v, path, f)
 	}
 }
 
-// pairs returns a mapping's entries; false if the node is not a mapping.
-func (d *decoder) pairs(n ast.Node, path string) ([]*ast.MappingValueNode, bool) {
+// pairsOf returns a mapping's entries; false if the node is not a mapping.
+func (d *decoder) pairsOf(n ast.Node, path string) ([]*ast.MappingValueNode, bool) {
 	switch m := n.(type) {
 	case *ast.MappingNode:
 		return m.Values, true
 	case *ast.MappingValueNode:
 		return []*ast.MappingValueNode{m}, true
 	}
-	d.Report(d.position(n), "%s must have keys below it, as in `key: value`", named(path))
+	d.Report(d.positionOf(n), "%s must have keys below it, as in `key: value`", pathName(path))
 	return nil, false
 }
 
-func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
-	pairs, ok := d.pairs(n, path)
+func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string) {
+	pairs, ok := d.pairsOf(n, path)
 	if !ok {
 		return
 	}
@@ -200,31 +200,31 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 		key := pair.Key.GetToken().Value
 		i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == key })
 		if i < 0 {
-			d.Report(d.position(pair.Key), "%s has no key %q%s", named(path), key, problems.Hint(key, names(v.Type())))
+			d.Report(d.positionOf(pair.Key), "%s has no key %q%s", pathName(path), key, problems.Hint(key, keyNames(v.Type())))
 			continue
 		}
 		f := fields[i]
 		seen[key] = true
-		if d.skips(join(path, key)) {
+		if d.isSkipped(joinPath(path, key)) {
 			continue
 		}
-		d.decode(pair.Value, v.Field(f.Index), join(path, key), f)
+		d.decodeNode(pair.Value, v.Field(f.Index), joinPath(path, key), f)
 	}
-	d.missing(v, seen, path, d.position(n))
+	d.reportMissing(v, seen, path, d.positionOf(n))
 }
 
-func (d *decoder) skips(path string) bool { return d.skip != nil && d.skip(path) }
+func (d *decoder) isSkipped(path string) bool { return d.skip != nil && d.skip(path) }
 
-func (d *decoder) missing(v reflect.Value, seen map[string]bool, path string, at problems.Position) {
+func (d *decoder) reportMissing(v reflect.Value, seen map[string]bool, path string, at problems.Position) {
 	for _, f := range Fields(v.Type()) {
-		if f.required && !seen[f.Name] && !d.skips(join(path, f.Name)) {
-			d.Report(at, "%s has no key %s, which is required", named(path), f.Name)
+		if f.required && !seen[f.Name] && !d.isSkipped(joinPath(path, f.Name)) {
+			d.Report(at, "%s has no key %s, which is required", pathName(path), f.Name)
 		}
 	}
 }
 
-func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
-	pairs, ok := d.pairs(n, path)
+func (d *decoder) decodeMap(n ast.Node, v reflect.Value, path string) {
+	pairs, ok := d.pairsOf(n, path)
 	if !ok {
 		return
 	}
@@ -232,33 +232,33 @@ func (d *decoder) mapping(n ast.Node, v reflect.Value, path string) {
 	for _, pair := range pairs {
 		key := pair.Key.GetToken().Value
 		if key == "" || strings.ContainsAny(key, ". \t\n") {
-			d.Report(d.position(pair.Key), "%s: the name %q must not be empty or have dots or spaces", named(path), key)
+			d.Report(d.positionOf(pair.Key), "%s: the name %q must not be empty or have dots or spaces", pathName(path), key)
 			continue
 		}
 		fresh := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(fresh)
-		d.decode(pair.Value, fresh, join(path, key), Field{required: true})
+		d.decodeNode(pair.Value, fresh, joinPath(path, key), Field{required: true})
 		v.SetMapIndex(reflect.ValueOf(key), fresh)
 	}
 }
 
-func (d *decoder) list(n ast.Node, v reflect.Value, path string) {
+func (d *decoder) decodeStrings(n ast.Node, v reflect.Value, path string) {
 	sequence, ok := n.(*ast.SequenceNode)
 	if !ok {
 		var one string
-		d.scalar(n, reflect.ValueOf(&one).Elem(), path, Field{})
+		d.decodeScalar(n, reflect.ValueOf(&one).Elem(), path, Field{})
 		v.Set(reflect.ValueOf(values.Strings{one}))
 		return
 	}
 	out := make(values.Strings, len(sequence.Values))
 	for i, item := range sequence.Values {
-		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), Field{})
+		d.decodeNode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), Field{})
 	}
 	v.Set(reflect.ValueOf(out))
 }
 
-// ports reads a list of ports, or a single one.
-func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
+// decodePorts reads a list of ports, or a single one.
+func (d *decoder) decodePorts(n ast.Node, v reflect.Value, path string) {
 	if text, _, _ := scalarText(n); text == "any" {
 		v.Set(reflect.ValueOf(values.Ports{values.AnyPort}))
 		return
@@ -269,44 +269,45 @@ func (d *decoder) ports(n ast.Node, v reflect.Value, path string) {
 	}
 	out := make(values.Ports, len(items))
 	for i, item := range items {
-		d.decode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), Field{})
+		d.decodeNode(item, reflect.ValueOf(&out[i]).Elem(), fmt.Sprintf("%s[%d]", path, i), Field{})
 	}
 	for i, port := range out {
 		if port == values.AnyPort {
-			d.Report(d.position(items[i]), "%s[%d]: -1 is not a port; write a number from 1 to 65535, or any as the whole value", path, i)
+			d.Report(d.positionOf(items[i]), "%s[%d]: -1 is not a port; write a number from 1 to 65535, or any as the whole value", path, i)
 		}
 	}
 	v.Set(reflect.ValueOf(out))
 }
 
-// structures reads a list of structs.
-func (d *decoder) structures(n ast.Node, v reflect.Value, path string) {
+// decodeStructs reads a list of structs.
+func (d *decoder) decodeStructs(n ast.Node, v reflect.Value, path string) {
 	sequence, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.Report(d.position(n), "%s must be a list", named(path))
+		d.Report(d.positionOf(n), "%s must be a list", pathName(path))
 		return
 	}
 	out := reflect.MakeSlice(v.Type(), len(sequence.Values), len(sequence.Values))
 	for i, item := range sequence.Values {
 		setDefaults(out.Index(i))
-		d.decode(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i), Field{required: true})
+		d.decodeNode(item, out.Index(i), fmt.Sprintf("%s[%d]", path, i), Field{required: true})
 	}
 	v.Set(out)
 }
 
-// alone reads a value in place of a struct's keys; it returns false if the struct allows none.
-func (d *decoder) alone(n ast.Node, v reflect.Value, path string) bool {
+// decodeAlone reads a value in place of a struct's keys; it returns false if the struct allows
+// none.
+func (d *decoder) decodeAlone(n ast.Node, v reflect.Value, path string) bool {
 	text, _, isScalar := scalarText(n)
-	i, words := alone(v.Type())
+	i, words := aloneField(v.Type())
 	if !isScalar || i < 0 {
 		return false
 	}
 	if f := v.Type().Field(i); f.Type.Kind() == reflect.String {
-		d.scalar(n, v.Field(i), path, fieldOf(f, i))
+		d.decodeScalar(n, v.Field(i), path, fieldOf(f, i))
 		return true
 	}
 	if !slices.Contains(words, text) {
-		d.Report(d.position(n), "%s is %q; it must be {%s: N}, or the word %s", path, text, strings.Join(names(v.Type()), ": N, "), strings.Join(words, " or "))
+		d.Report(d.positionOf(n), "%s is %q; it must be {%s: N}, or the word %s", path, text, strings.Join(keyNames(v.Type()), ": N, "), strings.Join(words, " or "))
 		return true
 	}
 	v.SetZero()
@@ -315,12 +316,12 @@ func (d *decoder) alone(n ast.Node, v reflect.Value, path string) bool {
 	return true
 }
 
-// scalar reads a single value, after inserting the values of environment variables.
-func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f Field) {
-	at := d.position(n)
+// decodeScalar reads a single value, after inserting the values of environment variables.
+func (d *decoder) decodeScalar(n ast.Node, v reflect.Value, path string, f Field) {
+	at := d.positionOf(n)
 	raw, isText, ok := scalarText(n)
 	if !ok {
-		d.Report(at, "%s must be one value, not a list or keys", named(path))
+		d.Report(at, "%s must be one value, not a list or keys", pathName(path))
 		return
 	}
 	if v.Type() == reflect.TypeFor[values.Secret]() && raw != "" {
@@ -332,7 +333,7 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f Field) {
 	})
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
-			d.Report(at, "%s: %s", named(path), line)
+			d.Report(at, "%s: %s", pathName(path), line)
 		}
 		return
 	}
@@ -341,12 +342,12 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f Field) {
 	}
 	if v.Kind() == reflect.String {
 		if !isText {
-			d.Report(at, "%s must be a string; quote it: %q", named(path), raw)
+			d.Report(at, "%s must be a string; quote it: %q", pathName(path), raw)
 			return
 		}
 		if name, isFile := strings.CutPrefix(text, "file:"); isFile && strings.HasPrefix(raw, "file:") {
 			if text, err = readfile.Value(name, d.Dir); err != nil {
-				d.Report(at, "%s: %v", named(path), err)
+				d.Report(at, "%s: %v", pathName(path), err)
 				return
 			}
 			if !filepath.IsAbs(name) {
@@ -355,15 +356,15 @@ func (d *decoder) scalar(n ast.Node, v reflect.Value, path string, f Field) {
 			d.Files[path] = name
 		}
 	} else if isText && text == raw && (v.CanInt() && v.Type() == reflect.TypeFor[int]() || v.Kind() == reflect.Bool || v.CanFloat()) {
-		d.Report(at, "%s must be %s, not %q", named(path), kindName(v), text)
+		d.Report(at, "%s must be %s, not %q", pathName(path), kindName(v), text)
 		return
 	}
 	if err := setScalar(v, text); err != nil {
-		d.Report(at, "%s: %v", named(path), err)
+		d.Report(at, "%s: %v", pathName(path), err)
 		return
 	}
 	if err := inBounds(v, f); err != nil {
-		d.Report(at, "%s %v", named(path), err)
+		d.Report(at, "%s %v", pathName(path), err)
 	}
 }
 

@@ -23,13 +23,13 @@ type level struct {
 
 const inBrackets = -1
 
-// hostile returns the place where a text exceeds a bound, and which one; "" if there is none. The
-// parser's time and memory grow with the square of the depth and of the keys of a mapping, so both
-// are checked before it, on the tokens.
+// findHostile returns the place where a text exceeds a bound, and which one; "" if there is none.
+// The parser's time and memory grow with the square of the depth and of the keys of a mapping, so
+// both are checked before it, on the tokens.
 //
 // A list or a mapping without brackets starts at a column further right than the enclosing one.
 // Markers that can be repeated before a value (&anchor, !tag, ?) count as levels, too.
-func hostile(tokens token.Tokens) (at problems.Position, what string) {
+func findHostile(tokens token.Tokens) (at problems.Position, what string) {
 	var open []level
 	markers := 0
 	for i, t := range tokens {

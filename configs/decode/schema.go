@@ -26,7 +26,7 @@ func Schema(title string, of any) ([]byte, error) {
 	}
 	schema := reflector.Reflect(of)
 	schema.Title = title
-	describe(schema, reflect.TypeOf(of).Elem())
+	addTags(schema, reflect.TypeOf(of).Elem())
 	out, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("writing the schema: %w", err)
@@ -60,8 +60,8 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
-// describe adds the information of the tags to the schema of a struct.
-func describe(s *jsonschema.Schema, t reflect.Type) {
+// addTags adds the information of the tags to the schema of a struct.
+func addTags(s *jsonschema.Schema, t reflect.Type) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name := f.Tag.Get("yaml")
@@ -79,8 +79,8 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 		}
 		switch inner.Kind() {
 		case reflect.Struct:
-			describe(property, inner)
-			if _, words := alone(inner); words != nil {
+			addTags(property, inner)
+			if _, words := aloneField(inner); words != nil {
 				keys, word := *property, &jsonschema.Schema{Type: "string"}
 				keys.Description = ""
 				for _, w := range words {
@@ -90,7 +90,7 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 			}
 		case reflect.Slice:
 			if inner.Elem().Kind() == reflect.Struct {
-				describe(property.Items, inner.Elem())
+				addTags(property.Items, inner.Elem())
 				if f.Tag.Get("single") == "true" {
 					least := uint64(1)
 					s.Properties.Set(name, &jsonschema.Schema{
@@ -99,14 +99,14 @@ func describe(s *jsonschema.Schema, t reflect.Type) {
 					})
 				}
 			} else {
-				s.Properties.Set(name, bounded(property, f.Tag, inner))
+				s.Properties.Set(name, withBounds(property, f.Tag, inner))
 			}
 		case reflect.Map:
 			if inner.Elem().Kind() == reflect.Struct {
-				describe(property.AdditionalProperties, inner.Elem())
+				addTags(property.AdditionalProperties, inner.Elem())
 			}
 		default:
-			s.Properties.Set(name, bounded(property, f.Tag, inner))
+			s.Properties.Set(name, withBounds(property, f.Tag, inner))
 		}
 	}
 }
@@ -119,8 +119,8 @@ func orWord(word string) string {
 	return "^" + word + "$|"
 }
 
-// bounded adds default and bounds to a scalar's schema.
-func bounded(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *jsonschema.Schema {
+// withBounds adds default and bounds to a scalar's schema.
+func withBounds(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *jsonschema.Schema {
 	isNumber := s.Type == "integer" || s.Type == "number"
 	value := func(text string) any {
 		if isNumber {

@@ -40,16 +40,16 @@ func fieldOf(of reflect.StructField, index int) Field {
 	}
 }
 
-func names(t reflect.Type) (out []string) {
+func keyNames(t reflect.Type) (out []string) {
 	for _, f := range Fields(t) {
 		out = append(out, f.Name)
 	}
 	return out
 }
 
-// alone returns the index of the field with the tag alone, and the words in it; negative if there
-// is none.
-func alone(t reflect.Type) (index int, words []string) {
+// aloneField returns the index of the field with the tag alone, and the words in it; negative if
+// there is none.
+func aloneField(t reflect.Type) (index int, words []string) {
 	for i := range t.NumField() {
 		if tag := t.Field(i).Tag.Get("alone"); tag != "" {
 			return i, strings.Split(tag, ",")
@@ -141,14 +141,14 @@ func inBounds(v reflect.Value, f Field) error {
 		if err := setScalar(limit, bound.text); err != nil {
 			panic("a bound in a tag is wrong: " + err.Error())
 		}
-		if (number(v)-number(limit))*bound.sign < 0 {
+		if (asNumber(v)-asNumber(limit))*bound.sign < 0 {
 			return fmt.Errorf("is %v; the %s is %s", v.Interface(), bound.word, bound.text)
 		}
 	}
 	return nil
 }
 
-func number(v reflect.Value) float64 {
+func asNumber(v reflect.Value) float64 {
 	if v.CanInt() {
 		return float64(v.Int())
 	}

@@ -60,11 +60,11 @@ func SetNumbers(path string, env configs.Env, app string, numbers []Number) (*Nu
 		values[n.Key] = n.Value
 	}
 	e := &edit{lines: strings.Split(string(text), "\n"), changes: make(map[int]string)}
-	if err := e.set(text, before, app, numbers); err != nil {
+	if err := e.setNumbers(text, before, app, numbers); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	out := &Numbers{path: real, state: state}
-	out.Diff, out.text = e.diff(path), []byte(e.text())
+	out.Diff, out.text = e.diffLines(path), []byte(e.newText())
 	after, err := configs.Parse(path, out.text, dir, env)
 	if err != nil {
 		return nil, fmt.Errorf("the configuration with these numbers would be invalid, and is unchanged: %w", err)
@@ -81,8 +81,8 @@ type edit struct {
 	changes map[int]string // by index; an added line is part of the change of the one above it
 }
 
-// set changes all places with the numbers of an app.
-func (e *edit) set(text []byte, cfg *configs.Config, app string, numbers []Number) error {
+// setNumbers changes all places with the numbers of an app.
+func (e *edit) setNumbers(text []byte, cfg *configs.Config, app string, numbers []Number) error {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		return err // it was parsed already
@@ -93,7 +93,7 @@ func (e *edit) set(text []byte, cfg *configs.Config, app string, numbers []Numbe
 			root = doc.Body
 		}
 	}
-	if at := below(root, "apps", app); at != nil {
+	if at := nodeAt(root, "apps", app); at != nil {
 		return e.setIn(at, "apps."+app, numbers)
 	}
 	places := 0
@@ -102,7 +102,7 @@ func (e *edit) set(text []byte, cfg *configs.Config, app string, numbers []Numbe
 		if !found || c.App != app {
 			continue
 		}
-		at := below(root, "functions", name, "handler", c.Language)
+		at := nodeAt(root, "functions", name, "handler", c.Language)
 		if at == nil {
 			continue
 		}
@@ -128,8 +128,8 @@ func pairsOf(n ast.Node) []*ast.MappingValueNode {
 	return nil
 }
 
-// below returns the mapping at the end of a path of keys; nil if there is none.
-func below(n ast.Node, path ...string) ast.Node {
+// nodeAt returns the mapping at the end of a path of keys; nil if there is none.
+func nodeAt(n ast.Node, path ...string) ast.Node {
 	for _, key := range path {
 		var next ast.Node
 		for _, pair := range pairsOf(n) {
@@ -160,7 +160,7 @@ func (e *edit) setIn(at ast.Node, path string, numbers []Number) error {
 			if _, isNumber := pair.Value.(*ast.IntegerNode); !isNumber {
 				return fmt.Errorf("%s.%s is %s, which is not a number in the file: set it to %s at its origin", path, number.Key, token.Value, value)
 			}
-			if !e.replace(token.Position.Line-1, token.Position.Column-1, token.Value, value) {
+			if !e.replaceWord(token.Position.Line-1, token.Position.Column-1, token.Value, value) {
 				return fmt.Errorf("%s.%s is not found in the text", path, number.Key)
 			}
 		}
@@ -177,16 +177,16 @@ func (e *edit) setIn(at ast.Node, path string, numbers []Number) error {
 	return e.addLines(pairsOf(at), path, missing)
 }
 
-// line returns a line with its changes so far.
-func (e *edit) line(i int) string {
+// currentLine returns a line with its changes so far.
+func (e *edit) currentLine(i int) string {
 	if changed, found := e.changes[i]; found {
 		return changed
 	}
 	return e.lines[i]
 }
 
-// replace replaces a word in a line, which it searches from the word's original column on.
-func (e *edit) replace(line, column int, old, now string) bool {
+// replaceWord replaces a word in a line, which it searches from the word's original column on.
+func (e *edit) replaceWord(line, column int, old, now string) bool {
 	if line < 0 || line >= len(e.lines) {
 		return false
 	}
@@ -195,7 +195,7 @@ func (e *edit) replace(line, column int, old, now string) bool {
 		return false
 	}
 	// Earlier changes in this line may have moved the word; the text after it is unchanged.
-	changed := e.line(line)
+	changed := e.currentLine(line)
 	from := len(changed) - len(string(runes[column:]))
 	if from < 0 || !strings.HasPrefix(changed[from:], old) {
 		if from = strings.Index(changed, string(runes[column:])); from < 0 {
@@ -218,19 +218,19 @@ func (e *edit) addInBraces(m *ast.MappingNode, path string, missing []string) er
 		switch {
 		case before == "": // a brace on its own line
 		case strings.HasSuffix(before, ","):
-			return e.insert(line, len([]rune(before)), " "+text, path)
+			return e.insertText(line, len([]rune(before)), " "+text, path)
 		default:
-			return e.insert(line, len([]rune(before)), ", "+text, path)
+			return e.insertText(line, len([]rune(before)), ", "+text, path)
 		}
 	}
-	return e.insert(m.Start.Position.Line-1, m.Start.Position.Column, text+", ", path)
+	return e.insertText(m.Start.Position.Line-1, m.Start.Position.Column, text+", ", path)
 }
 
-// insert inserts a text into a line, at a column of the original line.
-func (e *edit) insert(line, column int, text, path string) error {
+// insertText inserts a text into a line, at a column of the original line.
+func (e *edit) insertText(line, column int, text, path string) error {
 	runes := []rune(e.lines[line])
 	behind := string(runes[min(column, len(runes)):])
-	changed := e.line(line)
+	changed := e.currentLine(line)
 	if !strings.HasSuffix(changed, behind) {
 		return fmt.Errorf("%s: its place in the line is not found", path)
 	}
@@ -256,7 +256,7 @@ func (e *edit) addLines(pairs []*ast.MappingValueNode, path string, missing []st
 		return fmt.Errorf("%s: there is no line to write below", path)
 	}
 	end := ""
-	changed := e.line(best)
+	changed := e.currentLine(best)
 	if strings.HasSuffix(changed, "\r") {
 		end = "\r"
 	}
@@ -267,17 +267,17 @@ func (e *edit) addLines(pairs []*ast.MappingValueNode, path string, missing []st
 	return nil
 }
 
-func (e *edit) text() string {
+func (e *edit) newText() string {
 	out := make([]string, len(e.lines))
 	for i := range e.lines {
-		out[i] = e.line(i)
+		out[i] = e.currentLine(i)
 	}
 	return strings.Join(out, "\n")
 }
 
-// diff returns the changed lines, each with its number; lines that only got additions are included
-// as context.
-func (e *edit) diff(name string) string {
+// diffLines returns the changed lines, each with its number; lines that only got additions are
+// included as context.
+func (e *edit) diffLines(name string) string {
 	var b strings.Builder
 	for i, old := range e.lines {
 		now, found := e.changes[i]
@@ -324,7 +324,7 @@ func (n *Numbers) Write() (err error) {
 			err = fmt.Errorf("writing the configuration, which is unchanged: %w", errors.Join(err, os.Remove(beside.Name())))
 		}
 	}()
-	if err := errors.Join(fill(beside, n.text, now), beside.Close()); err != nil {
+	if err := errors.Join(fillFile(beside, n.text, now), beside.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(beside.Name(), n.path); err != nil {
@@ -339,8 +339,8 @@ func (n *Numbers) Write() (err error) {
 	return nil
 }
 
-// fill writes a file that will replace another.
-func fill(file *os.File, text []byte, like os.FileInfo) error {
+// fillFile writes a file that will replace another.
+func fillFile(file *os.File, text []byte, like os.FileInfo) error {
 	if _, err := file.Write(text); err != nil {
 		return err
 	}

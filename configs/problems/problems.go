@@ -45,7 +45,7 @@ func (e Errors) Error() string {
 	return strings.Join(out, "\n")
 }
 
-func (e Errors) sorted() Errors {
+func (e Errors) sortByPlace() Errors {
 	slices.SortStableFunc(e, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
@@ -145,7 +145,7 @@ func (s *Source) Err() error {
 		s.Problems = append(s.Problems[:maxProblems-1], last)
 	}
 	for i, p := range s.Problems {
-		s.Problems[i].Excerpt = s.excerpt(p.Position)
+		s.Problems[i].Excerpt = s.makeExcerpt(p.Position)
 		for _, secret := range s.Secrets {
 			s.Problems[i].Message = strings.ReplaceAll(s.Problems[i].Message, secret, "***")
 		}
@@ -153,12 +153,12 @@ func (s *Source) Err() error {
 			s.Problems[i].Message = strings.ToValidUTF8(message[:maxMessage], "") + "..."
 		}
 	}
-	return s.Problems.sorted()
+	return s.Problems.sortByPlace()
 }
 
-// excerpt returns the line with a mark at the column. It omits the text after a colon behind the
-// mark, which may be a secret under a misspelt key.
-func (s *Source) excerpt(at Position) string {
+// makeExcerpt returns the line with a mark at the column. It omits the text after a colon behind
+// the mark, which may be a secret under a misspelt key.
+func (s *Source) makeExcerpt(at Position) string {
 	if at.Line < 1 || at.Line > len(s.Lines) {
 		return ""
 	}
@@ -199,16 +199,16 @@ func Nearest(word string, known []string) string {
 	}
 	best, distance := "", len(word)/2+1
 	for _, k := range known {
-		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < distance {
+		if d := editDistance(strings.ToLower(word), strings.ToLower(k)); d < distance {
 			best, distance = k, d
 		}
 	}
 	return best
 }
 
-// edits returns the number of letters to insert, remove, replace or swap with the next one to
-// change a into b.
-func edits(a, b string) int {
+// editDistance returns the number of letters to insert, remove, replace or swap with the next one
+// to change a into b.
+func editDistance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
 		rows[i] = make([]int, len(b)+1)

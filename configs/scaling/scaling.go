@@ -111,16 +111,16 @@ func (s *Scale) Complete(x *problems.Source, path string) {
 		}
 	}
 	for i, schedule := range s.Schedules {
-		schedule.check(x, fmt.Sprintf("%s.schedules[%d]", path, i), s.Instances.Max)
+		schedule.checkTimes(x, fmt.Sprintf("%s.schedules[%d]", path, i), s.Instances.Max)
 	}
 }
 
-func (s Schedule) check(x *problems.Source, path string, most int) {
-	from, ok := clock(s.From)
+func (s Schedule) checkTimes(x *problems.Source, path string, most int) {
+	from, ok := parseClock(s.From)
 	if !ok || from == 24*time.Hour {
 		x.Wrong(path+".from", "%q is not a time of day; write 08:00", s.From)
 	}
-	if _, ok := clock(s.To); !ok {
+	if _, ok := parseClock(s.To); !ok {
 		x.Wrong(path+".to", "%q is not a time of day; write 18:00", s.To)
 	}
 	for i, day := range s.Days {
@@ -133,8 +133,8 @@ func (s Schedule) check(x *problems.Source, path string, most int) {
 	}
 }
 
-// clock parses a time of day, 00:00 to 24:00.
-func clock(text string) (time.Duration, bool) {
+// parseClock parses a time of day, 00:00 to 24:00.
+func parseClock(text string) (time.Duration, bool) {
 	if text == "24:00" {
 		return 24 * time.Hour, true
 	}
@@ -152,8 +152,8 @@ func (s Scale) InstancePolicy() scaler.Policy {
 		Forecast: s.Forecast != "off", Interval: s.Interval.D(),
 	}
 	for _, schedule := range s.Schedules {
-		from, _ := clock(schedule.From) // checked before
-		to, _ := clock(schedule.To)
+		from, _ := parseClock(schedule.From) // checked before
+		to, _ := parseClock(schedule.To)
 		out := scaler.Schedule{From: from, To: to, Min: schedule.Min}
 		for _, day := range schedule.Days {
 			out.Days = append(out.Days, time.Weekday(slices.Index(weekdays, day)))

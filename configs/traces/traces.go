@@ -50,8 +50,8 @@ const tracesPath = "/v1/traces"
 // serviceName is the default service name.
 const serviceName = "drover"
 
-// variable returns the first variable of the environment that is not empty, of names in order.
-func variable(x *problems.Source, names ...string) (value, name string) {
+// firstVariable returns the first variable of the environment that is not empty, of names in order.
+func firstVariable(x *problems.Source, names ...string) (value, name string) {
 	for _, name := range names {
 		if value, _ := x.Env(name); strings.TrimSpace(value) != "" {
 			return strings.TrimSpace(value), name
@@ -67,7 +67,7 @@ func (t *Settings) Complete(x *problems.Source, path string) {
 	case t.Endpoint == "off":
 		return
 	case t.Endpoint != "":
-		t.URL, t.From = collector(x, path+".endpoint", "", t.Endpoint, true), path+".endpoint"
+		t.URL, t.From = collectorURL(x, path+".endpoint", "", t.Endpoint, true), path+".endpoint"
 	default:
 		t.fromEnvironment(x, path)
 	}
@@ -77,11 +77,11 @@ func (t *Settings) Complete(x *problems.Source, path string) {
 	}
 	t.completeHeaders(x, path+".headers")
 	t.completeSample(x, path+".sample")
-	if text, _ := variable(x, otelResource); text != "" {
-		t.Resource = pairs(x, "OTEL_RESOURCE_ATTRIBUTES", text)
+	if text, _ := firstVariable(x, otelResource); text != "" {
+		t.Resource = parsePairs(x, "OTEL_RESOURCE_ATTRIBUTES", text)
 	}
 	if t.ServiceName == "" {
-		t.ServiceName, _ = variable(x, otelService)
+		t.ServiceName, _ = firstVariable(x, otelService)
 	}
 	if t.ServiceName == "" {
 		t.ServiceName = t.Resource["service.name"]
@@ -108,26 +108,26 @@ func (t *Settings) warnUnused(x *problems.Source) {
 
 // fromEnvironment takes the collector from the environment if the file names none.
 func (t *Settings) fromEnvironment(x *problems.Source, path string) {
-	if text, _ := variable(x, otelDisabled); strings.EqualFold(text, "true") {
+	if text, _ := firstVariable(x, otelDisabled); strings.EqualFold(text, "true") {
 		return
 	}
-	if text, _ := variable(x, otelExporter); text == "none" {
+	if text, _ := firstVariable(x, otelExporter); text == "none" {
 		return
 	}
-	text, name := variable(x, otelTracesEndpoint, otelEndpoint)
+	text, name := firstVariable(x, otelTracesEndpoint, otelEndpoint)
 	if text == "" {
 		return
 	}
-	if protocol, from := variable(x, otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
+	if protocol, from := firstVariable(x, otelTracesProtocol, otelProtocol); protocol != "" && protocol != "http/protobuf" {
 		x.Warn("nothing is traced: the environment's %s is %q, but drover uses http/protobuf; set traces.endpoint to a collector for that", from, protocol)
 		return
 	}
-	t.URL, t.From = collector(x, path+".endpoint", name, text, name == otelEndpoint), name
+	t.URL, t.From = collectorURL(x, path+".endpoint", name, text, name == otelEndpoint), name
 }
 
-// collector returns the URL for spans. below reports that text is the collector's address;
+// collectorURL returns the URL for spans. below reports that text is the collector's address;
 // otherwise it is the URL itself.
-func collector(x *problems.Source, path, variable, text string, below bool) string {
+func collectorURL(x *problems.Source, path, variable, text string, below bool) string {
 	what := ""
 	if variable != "" {
 		what = "the environment's " + variable + ": "
@@ -150,10 +150,10 @@ func collector(x *problems.Source, path, variable, text string, below bool) stri
 
 func (t *Settings) completeHeaders(x *problems.Source, path string) {
 	if len(t.Headers) == 0 {
-		if text, name := variable(x, otelTracesHeaders, otelHeaders); text != "" {
+		if text, name := firstVariable(x, otelTracesHeaders, otelHeaders); text != "" {
 			x.Secrets = append(x.Secrets, text)
 			t.Headers = make(map[string]values.Secret)
-			for key, value := range pairs(x, name, text) {
+			for key, value := range parsePairs(x, name, text) {
 				t.Headers[key] = values.Secret(value)
 			}
 		}
@@ -165,8 +165,8 @@ func (t *Settings) completeHeaders(x *problems.Source, path string) {
 	}
 }
 
-// pairs parses a variable of names and values, as in a=1,b=2, in which values may contain %XX.
-func pairs(x *problems.Source, variable, text string) map[string]string {
+// parsePairs parses a variable of names and values, as in a=1,b=2, in which values may contain %XX.
+func parsePairs(x *problems.Source, variable, text string) map[string]string {
 	out := make(map[string]string)
 	for part := range strings.SplitSeq(text, ",") {
 		if strings.TrimSpace(part) == "" {
@@ -190,14 +190,14 @@ func (t *Settings) completeSample(x *problems.Source, path string) {
 	}
 	all, none := 1.0, 0.0
 	t.Sample = &all
-	sampler, _ := variable(x, otelSampler)
+	sampler, _ := firstVariable(x, otelSampler)
 	ratio := []string{"", "traceidratio", "parentbased_traceidratio"}
 	switch {
 	case sampler == "always_on" || sampler == "parentbased_always_on":
 	case sampler == "always_off" || sampler == "parentbased_always_off":
 		t.Sample = &none
 	case slices.Contains(ratio, sampler):
-		text, _ := variable(x, otelSamplerArgument)
+		text, _ := firstVariable(x, otelSamplerArgument)
 		if text == "" {
 			return
 		}

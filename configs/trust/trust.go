@@ -25,7 +25,7 @@ func CheckConfig(path string, file *os.File) error {
 	if !info.Mode().IsRegular() {
 		return nil // only the reader chosen by its writer can read a pipe
 	}
-	if why := changeable(path, info); why != "" {
+	if why := howChangeable(path, info); why != "" {
 		return refuseConfig(path, path, why)
 	}
 	// A file can be replaced through its directory, and through the directory of each link to it.
@@ -35,7 +35,7 @@ func CheckConfig(path string, file *os.File) error {
 		if err != nil {
 			return fmt.Errorf("reading the configuration %s: %w", path, err)
 		}
-		if why := changeable(dir, of); why != "" {
+		if why := howChangeable(dir, of); why != "" {
 			return refuseConfig(path, dir, why)
 		}
 		target, err := os.Readlink(path)
@@ -54,10 +54,10 @@ func refuseConfig(config, path, why string) error {
 		"run: chown root %s && chmod go-w %s; or run drover as another user", config, path, why, path, path)
 }
 
-// changeable returns how another user can change a file or a directory; "" if none can. In a sticky
-// directory, such as /tmp, only owners can replace files. On a volume that is mounted read-only,
-// such as a Kubernetes ConfigMap, the mode has no effect.
-func changeable(path string, info fs.FileInfo) string {
+// howChangeable returns how another user can change a file or a directory; "" if none can. In a
+// sticky directory, such as /tmp, only owners can replace files. On a volume that is mounted
+// read-only, such as a Kubernetes ConfigMap, the mode has no effect.
+func howChangeable(path string, info fs.FileInfo) string {
 	owner, known := info.Sys().(*syscall.Stat_t)
 	if !known || readOnlyVolume(path) {
 		return ""
@@ -80,5 +80,5 @@ func ChangeableBy(dir string) string {
 	if os.Geteuid() != 0 || err != nil {
 		return ""
 	}
-	return changeable(dir, info)
+	return howChangeable(dir, info)
 }

@@ -45,7 +45,7 @@ func Advise(explicit Settings, free Bounds, kinds map[string]Kind, s Sample) str
 			to = to.With(d, explicit.Get(d)) // the sufficient number is unknown
 		}
 	}
-	if near(explicit, to) {
+	if isNear(explicit, to) {
 		return ""
 	}
 	return fmt.Sprintf("auto would have about %v%s, instead of %v: %s", to, grow, explicit, n.Describe(functions))
@@ -56,8 +56,8 @@ func computesAll(functions []Function, kinds map[string]Kind, async bool) bool {
 	return !slices.ContainsFunc(functions, func(f Function) bool { return f.Async == async && !kinds[f.Name].Computes() })
 }
 
-// near reports whether two settings are about the same.
-func near(a, b Settings) bool {
+// isNear reports whether two settings are about the same.
+func isNear(a, b Settings) bool {
 	for _, d := range pool.Dims {
 		x, y := float64(a.Get(d)), float64(b.Get(d))
 		if math.Max(x, y) > spare*math.Min(x, y) {

@@ -8,8 +8,8 @@
 // step is measured against the settings before it, and reverted if it gained too little.
 //
 // Failed reports each failed call. If a change of settings causes failures, the change is reverted
-// at once. So a Controller has two parts: a climber, which finds the best settings and knows nothing
-// of failures, and a guard.Guard, which knows only failures.
+// at once. So a Controller has two parts: a climber, which finds the best settings and knows
+// nothing of failures, and a guard.Guard, which knows only failures.
 //
 // The objective is the mean of the logarithms of the rates of those functions that have more work
 // than slots. So no function starves for another.
@@ -98,7 +98,7 @@ type plan struct {
 	limits map[string]int
 }
 
-func (p plan) equal(q plan) bool { return p.Settings == q.Settings && maps.Equal(p.limits, q.limits) }
+func (p plan) isEqual(q plan) bool { return p.Settings == q.Settings && maps.Equal(p.limits, q.limits) }
 
 // rules are what every plan obeys.
 type rules struct {

@@ -10,8 +10,8 @@ import (
 	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
-// climber finds the settings with the highest throughput. It tries a step, measures it, and keeps or
-// reverts it. It knows nothing of failures.
+// climber finds the settings with the highest throughput. It tries a step, measures it, and keeps
+// or reverts it. It knows nothing of failures.
 type climber struct {
 	rules
 	memory memory
@@ -79,50 +79,50 @@ func newClimber(learned Learned) *climber {
 	return c
 }
 
-// start decides the first settings.
-func (c *climber) start(s Sample) {
+// chooseFirst decides the first settings.
+func (c *climber) chooseFirst(s Sample) {
 	c.cores = s.Cores
-	to, found, why := c.found.remembered(s, c.bounds, &c.memory)
+	to, found, why := c.found.bestRemembered(s, c.bounds, &c.memory)
 	if !found {
 		to = c.profiles.FirstSettings(s.Functions, s.Cores, c.bounds)
 	}
-	c.adopt(s, c.makePlan(s, to), PhaseStart, why)
+	c.adoptPlan(s, c.makePlan(s, to), PhaseStart, why)
 	c.guess, c.search.done = !found, found
 }
 
-// pin sets settings that are not compared with any others until the next adopt.
-func (c *climber) pin(s Sample, to Settings, note string) {
+// pinSettings sets settings that are not compared with any others until another plan is adopted.
+func (c *climber) pinSettings(s Sample, to Settings, note string) {
 	c.trial, c.base = nil, nil
-	c.request(s, plan{c.bounds.Clamp(to), nil}, PhaseUndone, note)
+	c.requestPlan(s, plan{c.bounds.Clamp(to), nil}, PhaseUndone, note)
 	c.best = c.now.want
 }
 
-// adopt makes a plan the best one, without a measurement; it is measured from now on.
-func (c *climber) adopt(s Sample, p plan, phase, note string) {
+// adoptPlan makes a plan the best one, without a measurement; it is measured from now on.
+func (c *climber) adoptPlan(s Sample, p plan, phase, note string) {
 	c.best, c.base, c.trial = p, nil, nil
 	c.search, c.watch.foundBase, c.watch.others = search{}, nil, -1
-	c.request(s, p, phase, note)
+	c.requestPlan(s, p, phase, note)
 }
 
-// request requests that a plan is applied, and begins a new window for its measurement.
-func (c *climber) request(s Sample, p plan, phase, note string) {
+// requestPlan requests that a plan is applied, and begins a new window for its measurement.
+func (c *climber) requestPlan(s Sample, p plan, phase, note string) {
 	c.now.phase, c.now.note = phase, note
-	if !p.equal(c.now.want) || !c.now.inForce || s.Ready < p.Processes {
+	if !p.isEqual(c.now.want) || !c.now.inForce || s.Ready < p.Processes {
 		c.now.decided, c.now.inForce = s.At, false
 	}
 	c.now.want = p
 	c.window = newWindow()
 	c.now.settled = s.At
-	c.watch.restart()
+	c.watch.dropRecent()
 }
 
 // takeSample takes the next sample, and decides what follows from it.
 func (c *climber) takeSample(s Sample, seconds float64) {
-	c.mix.active(s)
+	c.mix.markActive(s)
 	if c.checkCores(s) || c.checkMemory(s) {
 		return
 	}
-	if c.mix.see(s, seconds) {
+	if c.mix.observeBusy(s, seconds) {
 		c.restartForMix(s)
 	}
 	if c.guess && c.adoptKinds(s) {
@@ -146,8 +146,8 @@ func (c *climber) takeSample(s Sample, seconds float64) {
 	if c.checkDisturbance(s, seconds) {
 		return
 	}
-	c.window.add(s, seconds)
-	if !c.mix.stable() {
+	c.window.addSample(s, seconds)
+	if !c.mix.isStable() {
 		return
 	}
 	switch {
@@ -173,7 +173,7 @@ func (c *climber) sampleCounts(s Sample, seconds float64) bool {
 		settle := time.Duration(settleWalls * c.profiles.SlowestCall(s.Functions) * float64(time.Second))
 		c.now.settled = s.At + min(max(settle, settleLeast), settleMost)
 		c.window = newWindow()
-		c.memory.settled(s)
+		c.memory.startMeasuring(s)
 		return false
 	}
 	if isDraining(s, c.last, c.now.want.Settings) && s.At-c.now.decided < patience {
@@ -215,7 +215,7 @@ func (c *climber) checkFailures(s Sample) bool {
 		return false
 	}
 	c.trial, c.base = nil, nil
-	c.request(s, c.best, PhaseDisturbed, "most calls fail: nothing is decided")
+	c.requestPlan(s, c.best, PhaseDisturbed, "most calls fail: nothing is decided")
 	return true
 }
 
@@ -240,7 +240,7 @@ func (c *climber) checkCores(s Sample) bool {
 		to = before
 	}
 	c.memory.forgetSteps()
-	c.adopt(s, c.makePlan(s, to), PhaseStart, note)
+	c.adoptPlan(s, c.makePlan(s, to), PhaseStart, note)
 	c.search.done = found
 	return true
 }
@@ -255,28 +255,28 @@ func (c *climber) restartForMix(s Sample) {
 	}
 	if c.mix.fewer {
 		c.base = nil
-		c.request(s, c.best, PhaseHold, "fewer functions are busy")
+		c.requestPlan(s, c.best, PhaseHold, "fewer functions are busy")
 		return
 	}
 	note := "other functions are busy: " + c.mix.key
 	c.memory.forgetSteps()
 	if to, found := c.found.bestFor(c.mix.key, s, c.bounds); found {
-		c.adopt(s, c.makePlan(s, to), PhaseStart, note+"; these settings were best for them")
+		c.adoptPlan(s, c.makePlan(s, to), PhaseStart, note+"; these settings were best for them")
 		c.search.done = true
 		return
 	}
-	to := c.profiles.FirstSettings(c.mix.recent(s), s.Cores, c.bounds)
+	to := c.profiles.FirstSettings(c.mix.activeLately(s), s.Cores, c.bounds)
 	if c.mix.more {
 		to.Threads, to.Coroutines = max(to.Threads, c.best.Threads), max(to.Coroutines, c.best.Coroutines)
 	}
 	c.guess, c.guessed = true, ""
-	c.adopt(s, c.makePlan(s, to), PhaseStart, note)
+	c.adoptPlan(s, c.makePlan(s, to), PhaseStart, note)
 }
 
 // adoptKinds adopts the first settings by kind when the kinds are known, or after unnamed those of
 // the kinds that are known. It reports whether it did.
 func (c *climber) adoptKinds(s Sample) bool {
-	functions := c.mix.recent(s)
+	functions := c.mix.activeLately(s)
 	known, waits := 0, 0
 	for _, f := range functions {
 		if c.profiles.Of(f.Name).Kind != KindUnknown {
@@ -302,10 +302,10 @@ func (c *climber) adoptKinds(s Sample) bool {
 		to.Threads, to.Coroutines = max(to.Threads, 2), max(to.Coroutines, 2)
 	}
 	p := c.makePlan(s, to)
-	if p.equal(c.now.want) || c.guess && p.Settings == c.best.Settings {
+	if p.isEqual(c.now.want) || c.guess && p.Settings == c.best.Settings {
 		return false
 	}
-	c.adopt(s, p, PhaseStart, "as the guide has it for "+words)
+	c.adoptPlan(s, p, PhaseStart, "as the guide has it for "+words)
 	return true
 }
 
@@ -313,7 +313,7 @@ func (c *climber) adoptKinds(s Sample) bool {
 // because a search makes plans with limits.
 func (c *climber) updateLimits(s Sample) {
 	to := c.makePlan(s, c.best.Settings)
-	if c.trial != nil || !c.search.done && c.mix.key != "" || to.equal(c.best) {
+	if c.trial != nil || !c.search.done && c.mix.key != "" || to.isEqual(c.best) {
 		c.limited = 0
 		return
 	}
@@ -321,7 +321,7 @@ func (c *climber) updateLimits(s Sample) {
 		return
 	}
 	c.limited, c.best, c.base = 0, to, nil
-	c.request(s, to, c.now.phase, "more is known of the functions: others are limited")
+	c.requestPlan(s, to, c.now.phase, "more is known of the functions: others are limited")
 }
 
 // handleIdle handles a sample without a saturated function: trials end, and old measurements are
@@ -362,10 +362,10 @@ func (c *climber) measureBase(s Sample) {
 func (c *climber) nextStep(s Sample) {
 	if s.At-c.based > stale {
 		c.base = nil
-		c.request(s, c.best, PhaseClimb, "measuring anew before the next step")
+		c.requestPlan(s, c.best, PhaseClimb, "measuring anew before the next step")
 		return
 	}
-	p := stepper{c.rules, &c.search, s, c.best, c.base, &c.memory, c.mix.recent(s)}
+	p := stepper{c.rules, &c.search, s, c.best, c.base, &c.memory, c.mix.activeLately(s)}
 	t, phase := p.stepUp(), PhaseClimb
 	if t == nil {
 		t, phase = p.stepDown(), PhaseTrim
@@ -377,7 +377,7 @@ func (c *climber) nextStep(s Sample) {
 	t.began = s
 	c.search.begun = true
 	c.trial = t
-	c.request(s, t.plan, phase, "trying "+t.String()+": "+t.why)
+	c.requestPlan(s, t.plan, phase, "trying "+t.String()+": "+t.why)
 }
 
 // judgeTrial ends the trial, and keeps or reverts it, once its result is clear.
@@ -387,8 +387,8 @@ func (c *climber) judgeTrial(s Sample) {
 	if !t.up && c.search.ref != nil {
 		against = c.search.ref
 	}
-	by, err := gain(against, c.window)
-	v, why := comparison{t, c.base, c.window, c.profiles, c.profiles.SlowestCall(s.Functions)}.verdict(by, err)
+	by, err := gainFrom(against, c.window)
+	v, why := comparison{t, c.base, c.window, c.profiles, c.profiles.SlowestCall(s.Functions)}.decideTrial(by, err)
 	if v == open {
 		return
 	}
@@ -399,11 +399,11 @@ func (c *climber) judgeTrial(s Sample) {
 // step.
 func (c *climber) settleTrial(s Sample, keep bool, by, err float64, why string) {
 	t := c.trial
-	c.memory.learn(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
+	c.memory.learnFromStep(c.best, t.plan, float64(c.base.memory), float64(c.window.memory), s.At-c.based, s.Functions)
 	c.trial = nil
 	if c.search.learnFrom(t, keep, by, err, c.best.Get(t.dim), c.base) {
 		c.base = nil
-		c.request(s, c.best, PhaseClimb, "measuring longer: the gain was within the noise")
+		c.requestPlan(s, c.best, PhaseClimb, "measuring longer: the gain was within the noise")
 		return
 	}
 	if keep {
@@ -422,11 +422,11 @@ func (c *climber) resolveTrial(s Sample) {
 	t := c.trial
 	c.trial = nil
 	if c.window.samples >= 2 {
-		by, err := gain(c.base, c.window)
+		by, err := gainFrom(c.base, c.window)
 		if !math.IsInf(err, 1) && (t.up && by > minGain || !t.up && by > -tolerance) {
 			c.best = t.plan
 		}
 	}
 	c.base = nil
-	c.request(s, c.best, c.now.phase, c.now.note)
+	c.requestPlan(s, c.best, c.now.phase, c.now.note)
 }

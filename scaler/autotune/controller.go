@@ -39,10 +39,10 @@ func (c *Controller) Look(s Sample) Decision {
 	seconds := (s.At - last.At).Seconds()
 	if !c.begun {
 		c.begun = true
-		c.climber.start(s)
+		c.climber.chooseFirst(s)
 	} else if seconds > 0 {
 		c.climber.profiles.See(s, s.Settings == last.Settings && s.Ready == last.Ready)
-		c.obey(s, c.guard.Look(s.At, passed(s)))
+		c.carryOut(s, c.guard.Look(s.At, passedCalls(s)))
 		if !c.held {
 			c.climber.takeSample(s, seconds)
 		}
@@ -106,20 +106,20 @@ func (c *Controller) InForce(at time.Duration, level Level, passed map[string]in
 // Failed takes a failed call; the caller calls it as soon as the call has failed.
 func (c *Controller) Failed(call Call) Ruling {
 	release, o := c.guard.Fail(call)
-	c.obey(c.climber.last, o)
+	c.carryOut(c.climber.last, o)
 	return Ruling{Release: release, Changed: o == guard.Undo || o == guard.Proved || o == guard.Allow, Renew: o == guard.Renew}
 }
 
-// obey carries out a request of the guard.
-func (c *Controller) obey(s Sample, o guard.Order) {
+// carryOut carries out a request of the guard.
+func (c *Controller) carryOut(s Sample, o guard.Order) {
 	switch o {
 	case guard.Undo:
 		function, failure := c.guard.Suspect()
 		c.held = true
-		c.climber.pin(s, c.guard.Back(c.climber.now.want.Settings), fmt.Sprintf("calls of %s failed right after a change (%s): it is undone, and being checked", function, failure))
+		c.climber.pinSettings(s, c.guard.Back(c.climber.now.want.Settings), fmt.Sprintf("calls of %s failed right after a change (%s): it is undone, and being checked", function, failure))
 	case guard.Proved:
 		c.held, c.climber.bounds = false, c.guard.Within(c.given)
-		c.climber.adopt(s, c.climber.makePlan(s, c.climber.best.Settings), PhaseStart, "a change stays undone, since calls failed under it")
+		c.climber.adoptPlan(s, c.climber.makePlan(s, c.climber.best.Settings), PhaseStart, "a change stays undone, since calls failed under it")
 	case guard.Allow:
 		c.held, c.climber.bounds = false, c.guard.Within(c.given)
 		c.climber.found = nil // it was found without the change that is allowed again
@@ -127,7 +127,7 @@ func (c *Controller) obey(s Sample, o guard.Order) {
 	}
 }
 
-func passed(s Sample) map[string]int64 {
+func passedCalls(s Sample) map[string]int64 {
 	out := make(map[string]int64, len(s.Functions))
 	for _, f := range s.Functions {
 		out[f.Name] = f.Passed

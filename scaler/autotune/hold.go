@@ -11,21 +11,21 @@ import (
 // finishSearch ends a search.
 func (c *climber) finishSearch(s Sample) {
 	c.search.done = true
-	c.found.keep(c.mix.names, s.Cores, c.best.Settings)
+	c.found.keepBest(c.mix.names, s.Cores, c.best.Settings)
 	w := &c.watch
 	if w.before == c.best.Settings { // the search gained nothing
 		w.pause, w.every = min(2*w.pause, lastPause), min(2*w.every, lastEvery)
 	}
 	w.pause, w.every = max(w.pause, firstPause), max(w.every, firstEvery)
 	w.before, w.finished, w.others, w.foundBase = c.best.Settings, s.At, s.Others, c.base
-	note := fmt.Sprintf("nothing is to be gained: %.2g of %.2g cores are used", c.base.per(c.base.cpu), c.base.room())
-	if c.now.want.equal(c.best) {
+	note := fmt.Sprintf("nothing is to be gained: %.2g of %.2g cores are used", c.base.perSecond(c.base.cpu), c.base.usableCores())
+	if c.now.want.isEqual(c.best) {
 		c.now.phase, c.now.note = PhaseHold, note
 		c.beginHold(s)
 		return
 	}
 	c.base = nil
-	c.request(s, c.best, PhaseHold, note)
+	c.requestPlan(s, c.best, PhaseHold, note)
 }
 
 // beginHold begins to watch for changes.
@@ -33,7 +33,7 @@ func (c *climber) beginHold(s Sample) {
 	if c.now.phase != PhaseMemory {
 		c.now.phase = PhaseHold
 	}
-	c.watch.restart()
+	c.watch.dropRecent()
 	if c.watch.foundBase == nil {
 		c.watch.foundBase, c.watch.finished = c.base, s.At
 		if c.watch.others < 0 {
@@ -46,7 +46,7 @@ func (c *climber) beginHold(s Sample) {
 		return
 	}
 	c.window = newWindow()
-	c.memory.settled(s)
+	c.memory.startMeasuring(s)
 }
 
 // checkDisturbance reports whether others use the machine differently than when the base was
@@ -56,9 +56,9 @@ func (c *climber) checkDisturbance(s Sample, seconds float64) bool {
 		c.watch.strange = 0
 		return false
 	}
-	off := math.Abs(s.Others - c.base.per(c.base.others))
+	off := math.Abs(s.Others - c.base.perSecond(c.base.others))
 	// While cores are idle now and then, others do not slow down the pool.
-	used := math.Max(s.CPU+s.Daemon+s.Others, c.base.per(c.base.cpu+c.base.daemon+c.base.others))
+	used := math.Max(s.CPU+s.Daemon+s.Others, c.base.perSecond(c.base.cpu+c.base.daemon+c.base.others))
 	if off < math.Max(elsewhere, elsewherePart*s.Cores) || used < plenty*s.Cores {
 		if c.watch.strange > 0 && c.now.phase == PhaseDisturbed {
 			c.now.phase, c.now.note = PhaseHold, "others use the machine as before"
@@ -73,14 +73,14 @@ func (c *climber) checkDisturbance(s Sample, seconds float64) bool {
 	if c.watch.strange += seconds; c.watch.strange < patience {
 		c.window = newWindow() // a mixed window compares with nothing
 		if c.now.phase != PhaseDisturbed {
-			c.now.phase, c.now.note = PhaseDisturbed, fmt.Sprintf("others use %.2g cores, and used %.2g", s.Others, c.base.per(c.base.others))
+			c.now.phase, c.now.note = PhaseDisturbed, fmt.Sprintf("others use %.2g cores, and used %.2g", s.Others, c.base.perSecond(c.base.others))
 		}
 		return true
 	}
 	c.watch.strange = 0
 	c.base, c.trial, c.watch.foundBase = nil, nil, nil
 	c.search.ref = nil
-	c.request(s, c.best, PhaseDisturbed, "measuring anew beside others")
+	c.requestPlan(s, c.best, PhaseDisturbed, "measuring anew beside others")
 	return true
 }
 
@@ -96,14 +96,14 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 	if now.seconds < recentOver {
 		return
 	}
-	by, err := gain(c.base, now)
+	by, err := gainFrom(c.base, now)
 	cpu := perCall(now) / perCall(c.base)
 	if math.Abs(by) > changed && math.Abs(by) > surely*err || cpu > 0 && math.Abs(math.Log(cpu)) > 2*changed {
 		w.off += seconds
 	} else {
 		w.off = 0
-		c.base.fade(math.Exp(-seconds / memoryOf))
-		c.base.add(s, seconds)
+		c.base.fadeBy(math.Exp(-seconds / memoryOf))
+		c.base.addSample(s, seconds)
 		c.base.memory, c.based = now.memory, s.At
 	}
 	since := s.At - w.began
@@ -114,7 +114,7 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 		c.search.ref = nil // compare only once
 	}
 	switch {
-	case w.off >= changedFor && by < 0 && now.per(now.queue) > c.base.per(c.base.queue)+0.3 && math.Abs(math.Log(cpu)) < changed:
+	case w.off >= changedFor && by < 0 && now.perSecond(now.queue) > c.base.perSecond(c.base.queue)+0.3 && math.Abs(math.Log(cpu)) < changed:
 		// Another program uses the cores. A restart would make it worse.
 		c.base, w.off = now, 0
 		c.now.note = "calls wait for cores that others have; settings stay"
@@ -122,9 +122,9 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 		c.restartFromKinds(s, fmt.Sprintf("calls use %.2g times as much CPU: they do something else now", cpu))
 	case w.off >= changedFor && since >= w.pause:
 		c.restartSearch(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)), search{})
-	case c.watch.others-c.base.per(c.base.others) > 2*elsewhere && since >= w.pause:
+	case c.watch.others-c.base.perSecond(c.base.others) > 2*elsewhere && since >= w.pause:
 		c.restartSearch(s, now, "others use less of the machine than when this was found", search{})
-	case since >= max(w.pause, 2*time.Minute) && w.wandered(c.base) > drifted:
+	case since >= max(w.pause, 2*time.Minute) && w.totalDrift(c.base) > drifted:
 		c.restartSearch(s, now, "little by little much has changed", search{})
 	case s.At-w.finished >= w.every:
 		c.restartSearch(s, now, "looking again, after a long time", search{})
@@ -138,7 +138,7 @@ func (c *climber) restartIfFaded(s Sample, now *window) bool {
 	if c.search.ref == nil || c.search.faded >= mostFaded {
 		return false
 	}
-	by, err := gain(c.search.ref, now)
+	by, err := gainFrom(c.search.ref, now)
 	if by > -minGain || by > -likely*err {
 		return false
 	}
@@ -153,7 +153,7 @@ func (c *climber) restartFromKinds(s Sample, why string) {
 	c.watch.began = s.At
 	c.memory.forgetSteps()
 	c.guess, c.guessed = true, ""
-	c.adopt(s, c.makePlan(s, c.profiles.FirstSettings(c.mix.recent(s), s.Cores, c.bounds)), PhaseStart, why)
+	c.adoptPlan(s, c.makePlan(s, c.profiles.FirstSettings(c.mix.activeLately(s), s.Cores, c.bounds)), PhaseStart, why)
 }
 
 // restartSearch restarts the search from the current settings. now is their measurement.
@@ -162,6 +162,6 @@ func (c *climber) restartSearch(s Sample, now *window, why string, with search) 
 	c.search = with
 	c.base, c.based = now, s.At
 	c.now.phase, c.now.note = PhaseClimb, why
-	c.watch.restart()
+	c.watch.dropRecent()
 	c.nextStep(s)
 }

@@ -43,11 +43,11 @@ const (
 
 // isEnough reports whether the window is long enough for an ordinary verdict.
 func (w *window) isEnough(slowest float64) bool {
-	return w.lasts(soonest, soonWalls, slowest) && w.samples >= 3
+	return w.lastsFor(soonest, soonWalls, slowest) && w.samples >= 3
 }
 
-// lasts reports whether the window has so many seconds, and so many times the slowest call.
-func (w *window) lasts(seconds, walls, slowest float64) bool {
+// lastsFor reports whether the window has so many seconds, and so many times the slowest call.
+func (w *window) lastsFor(seconds, walls, slowest float64) bool {
 	return w.seconds >= math.Max(seconds, walls*slowest)
 }
 
@@ -68,11 +68,11 @@ type comparison struct {
 	slowest   float64 // the shortest time of a call of the slowest function, in seconds
 }
 
-// verdict returns whether the trial pays, and the reason; open while that is not clear. by is the
-// gain as a logarithm, and err its standard error.
-func (c comparison) verdict(by, err float64) (verdict, string) {
-	quick := (c.now.samples >= 2 || math.Abs(by) > huge) && c.now.lasts(quickest, quickWalls, c.slowest)
-	enough, end := c.now.isEnough(c.slowest), c.now.lasts(latest, endWalls, c.slowest) && c.now.samples >= 3
+// decideTrial returns whether the trial pays, and the reason; open while that is not clear. by is
+// the gain as a logarithm, and err its standard error.
+func (c comparison) decideTrial(by, err float64) (verdict, string) {
+	quick := (c.now.samples >= 2 || math.Abs(by) > huge) && c.now.lastsFor(quickest, quickWalls, c.slowest)
+	enough, end := c.now.isEnough(c.slowest), c.now.lastsFor(latest, endWalls, c.slowest) && c.now.samples >= 3
 	least := -tolerance
 	errors := unlucky
 	if c.up {
@@ -80,12 +80,12 @@ func (c comparison) verdict(by, err float64) (verdict, string) {
 	}
 	percent := fmt.Sprintf("%+.0f%%", 100*(math.Exp(by)-1))
 	if enough {
-		if why := c.late(by); why != "" && c.up {
+		if why := c.findLate(by); why != "" && c.up {
 			return undone, why
 		}
 	}
 	enough = enough && (c.up || c.now.seconds >= careful)
-	if !c.up && enough && by < likely*err && c.base.headroom() < full && c.now.headroom() > full {
+	if !c.up && enough && by < likely*err && c.base.cpuHeadroom() < full && c.now.cpuHeadroom() > full {
 		return undone, "the cores are not full any more" // idle cores show sooner than the loss
 	}
 	switch {
@@ -101,8 +101,8 @@ func (c comparison) verdict(by, err float64) (verdict, string) {
 	return open, ""
 }
 
-// late returns the reason why calls take too long for a gain of by; empty if they do not.
-func (c comparison) late(by float64) string {
+// findLate returns the reason why calls take too long for a gain of by; empty if they do not.
+func (c comparison) findLate(by float64) string {
 	for name, now := range c.now.flows {
 		before := c.base.flows[name]
 		if now.done < 1 || before == nil || before.done < 1 {
@@ -136,7 +136,7 @@ func (s *search) learnFrom(t *trial, keep bool, by, err float64, before int, bas
 		}
 	case t.up && by < -pays && t.factor > doubling:
 		s.most[d] = math.Sqrt(t.factor)
-	case t.up && by > -pays && !s.doubted && base.headroom() >= full && base.headroom() < idle && base.seconds < sound:
+	case t.up && by > -pays && !s.doubted && base.cpuHeadroom() >= full && base.cpuHeadroom() < idle && base.seconds < sound:
 		// Near the optimum gains are small, and the base was measured too briefly for them.
 		s.doubted = true
 		return true

@@ -44,9 +44,9 @@ const mostFound = 16
 // found lists the best settings, the latest last.
 type found []Found
 
-// keep adds settings, and replaces earlier ones for the same functions and cores.
-func (f *found) keep(names []string, cores float64, best Settings) {
-	*f = slices.DeleteFunc(*f, func(o Found) bool { return slices.Equal(o.Functions, names) && about(o.Cores, cores) })
+// keepBest adds settings, and replaces earlier ones for the same functions and cores.
+func (f *found) keepBest(names []string, cores float64, best Settings) {
+	*f = slices.DeleteFunc(*f, func(o Found) bool { return slices.Equal(o.Functions, names) && isAbout(o.Cores, cores) })
 	*f = append(*f, Found{slices.Clone(names), cores, best})
 	if over := len(*f) - mostFound; over > 0 {
 		*f = slices.Delete(*f, 0, over)
@@ -57,7 +57,7 @@ func (f *found) keep(names []string, cores float64, best Settings) {
 // known.
 func (f found) bestFor(key string, s Sample, b Bounds) (best Settings, is bool) {
 	for _, o := range slices.Backward(f) {
-		if strings.Join(o.Functions, ", ") == key && about(o.Cores, s.Cores) && b.Contains(o.Settings) {
+		if strings.Join(o.Functions, ", ") == key && isAbout(o.Cores, s.Cores) && b.Contains(o.Settings) {
 			return o.Settings, true
 		}
 	}
@@ -67,12 +67,12 @@ func (f found) bestFor(key string, s Sample, b Bounds) (best Settings, is bool) 
 // oddCores is the relative change of the cores that counts as one.
 const oddCores = 0.05
 
-// about reports whether two numbers of cores count as the same.
-func about(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b) }
+// isAbout reports whether two numbers of cores count as the same.
+func isAbout(a, b float64) bool { return max(a, b)-min(a, b) <= oddCores*max(a, b) }
 
-// remembered returns the settings of an earlier Controller to start with, if they fit, and the
+// bestRemembered returns the settings of an earlier Controller to start with, if they fit, and the
 // reason why or why not.
-func (f found) remembered(s Sample, b Bounds, m *memory) (to Settings, fits bool, why string) {
+func (f found) bestRemembered(s Sample, b Bounds, m *memory) (to Settings, fits bool, why string) {
 	if len(f) == 0 {
 		return to, false, "nothing is measured yet"
 	}
@@ -83,14 +83,14 @@ func (f found) remembered(s Sample, b Bounds, m *memory) (to Settings, fits bool
 		}
 	}
 	to, is := f.bestFor(strings.Join(o.Functions, ", "), s, b)
-	need := m.perWorker*float64(to.Processes) + m.perCall*calls(to, s.Functions)
+	need := m.perWorker*float64(to.Processes) + m.perCall*callsAdmitted(to, s.Functions)
 	switch {
-	case !is && !about(o.Cores, s.Cores):
+	case !is && !isAbout(o.Cores, s.Cores):
 		return to, false, fmt.Sprintf("the saved settings are for %.3g cores, and the machine has %.3g", o.Cores, s.Cores)
 	case !is:
 		return to, false, fmt.Sprintf("the saved settings, %v, are outside the bounds", o.Settings)
 	case s.MemoryLimit > 0 && need > fill*float64(s.MemoryLimit):
-		return to, false, fmt.Sprintf("the saved settings need %s, and there are %s", megabytes(need), megabytes(float64(s.MemoryLimit)))
+		return to, false, fmt.Sprintf("the saved settings need %s, and there are %s", inMegabytes(need), inMegabytes(float64(s.MemoryLimit)))
 	}
 	return to, true, "as it was best before the restart"
 }

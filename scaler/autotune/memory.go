@@ -43,8 +43,8 @@ const (
 	leakOver = 10 * time.Second
 )
 
-// calls returns how many calls of functions like these a plan admits at once.
-func calls(s Settings, functions []Function) float64 {
+// callsAdmitted returns how many calls of functions like these a plan admits at once.
+func callsAdmitted(s Settings, functions []Function) float64 {
 	var sync, async bool
 	for _, f := range functions {
 		sync, async = sync || !f.Async, async || f.Async
@@ -59,57 +59,58 @@ func calls(s Settings, functions []Function) float64 {
 	return float64(s.Processes * each)
 }
 
-// settled begins to measure growth: nothing changes from now on.
-func (m *memory) settled(s Sample) { m.since, m.from = s.At, float64(s.Memory) }
+// startMeasuring begins to measure growth: nothing changes from now on.
+func (m *memory) startMeasuring(s Sample) { m.since, m.from = s.At, float64(s.Memory) }
 
 // measureLeak measures the growth while nothing changes.
 func (m *memory) measureLeak(s Sample) {
 	now := float64(s.Memory)
 	if m.from == 0 || now < 0.8*m.from { // a worker was recycled
-		m.settled(s)
+		m.startMeasuring(s)
 		return
 	}
 	if passed := s.At - m.since; passed >= leakOver {
 		rate := math.Max((now-m.from)/passed.Seconds(), 0)
 		m.leak += 0.5 * (rate - m.leak)
-		m.settled(s)
+		m.startMeasuring(s)
 	}
 }
 
-// learn estimates the memory of a process or a call from the memory under two plans. Growth that
-// the leak explains is subtracted, and an estimate that is not confirmed decays.
-func (m *memory) learn(a, b plan, was, is float64, passed time.Duration, functions []Function) {
+// learnFromStep estimates the memory of a process or a call from the memory under two plans. Growth
+// that the leak explains is subtracted, and an estimate that is not confirmed decays.
+func (m *memory) learnFromStep(a, b plan, was, is float64, passed time.Duration, functions []Function) {
 	if was == 0 || is == 0 || was == is { // unknown, or not measured again
 		return
 	}
 	grew := is - was - m.leak*passed.Seconds()
 	if more := float64(b.Processes - a.Processes); more != 0 {
-		m.perWorker = estimate(m.perWorker, grew/more)
+		m.perWorker = raiseEstimate(m.perWorker, grew/more)
 		return
 	}
-	had := calls(a.Settings, functions)
-	if more := calls(b.Settings, functions) - had; math.Abs(more) > tellable*had {
-		m.perCall = estimate(m.perCall, grew/more)
+	had := callsAdmitted(a.Settings, functions)
+	if more := callsAdmitted(b.Settings, functions) - had; math.Abs(more) > tellable*had {
+		m.perCall = raiseEstimate(m.perCall, grew/more)
 	}
 }
 
-// estimate rises at once and decays by halves. The result is at least 1, because 0 means unknown.
-func estimate(old, seen float64) float64 { return math.Max(1, math.Max(seen, (old+seen)/2)) }
+// raiseEstimate rises at once and decays by halves. The result is at least 1, because 0 means
+// unknown.
+func raiseEstimate(old, seen float64) float64 { return math.Max(1, math.Max(seen, (old+seen)/2)) }
 
-// fits reports whether a plan is expected to fit, starting from a plan that uses now bytes.
-func (m *memory) fits(from, to Settings, now float64, limit uint64, functions []Function) bool {
+// willFit reports whether a plan is expected to fit, starting from a plan that uses now bytes.
+func (m *memory) willFit(from, to Settings, now float64, limit uint64, functions []Function) bool {
 	if limit == 0 || now == 0 {
 		return true
 	}
-	return m.expect(from, to, now, functions) <= fill*float64(limit)
+	return m.expectedUse(from, to, now, functions) <= fill*float64(limit)
 }
 
-func (m *memory) expect(from, to Settings, now float64, functions []Function) float64 {
+func (m *memory) expectedUse(from, to Settings, now float64, functions []Function) float64 {
 	perWorker := m.perWorker
 	if perWorker == 0 {
 		perWorker = now / float64(max(from.Processes, 1))
 	}
-	was, is := calls(from, functions), calls(to, functions)
+	was, is := callsAdmitted(from, functions), callsAdmitted(to, functions)
 	if to.Processes != from.Processes {
 		// The memory of a new worker includes that of its calls.
 		return now + float64(to.Processes-from.Processes)*math.Max(perWorker, now/float64(max(from.Processes, 1)))
@@ -120,8 +121,8 @@ func (m *memory) expect(from, to Settings, now float64, functions []Function) fl
 	return now + (is-was)*m.perCall
 }
 
-// near reports that the memory was near the limit in two samples or more.
-func (m *memory) near(s Sample) bool {
+// isNearLimit reports that the memory was near the limit in two samples or more.
+func (m *memory) isNearLimit(s Sample) bool {
 	if s.MemoryLimit == 0 || float64(s.Memory) < tight*float64(s.MemoryLimit) {
 		m.over = 0
 		return false
@@ -133,15 +134,15 @@ func (m *memory) near(s Sample) bool {
 // forgetSteps drops the plan from before the steps down, because the load has changed.
 func (m *memory) forgetSteps() { m.stepped, m.helpless = 0, false }
 
-// less returns the next step down: fewer calls if they use much memory, else one worker less.
-func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan, string, bool) {
+// stepDown returns the next step down: fewer calls if they use much memory, else one worker less.
+func (m *memory) stepDown(p plan, b Bounds, now float64, functions []Function) (plan, string, bool) {
 	var sync, async bool
 	for _, f := range functions {
 		sync, async = sync || !f.Async, async || f.Async
 	}
 	next := p
 	shrink := func(d pool.Dim) { next.Settings = next.With(d, max(next.Get(d)*2/3, 1)) }
-	theirs := m.perCall * calls(p.Settings, functions)
+	theirs := m.perCall * callsAdmitted(p.Settings, functions)
 	if m.perCall == 0 || theirs > 0.2*now {
 		if sync {
 			shrink(pool.Threads)
@@ -160,4 +161,4 @@ func (m *memory) less(p plan, b Bounds, now float64, functions []Function) (plan
 	return next, fmt.Sprintf("memory is nearly used up: stepped down to %v", next.Settings), true
 }
 
-func megabytes(b float64) string { return fmt.Sprintf("%.3g MB", b/1e6) }
+func inMegabytes(b float64) string { return fmt.Sprintf("%.3g MB", b/1e6) }

@@ -15,7 +15,7 @@ func TestMemoryIsKeptUnder(t *testing.T) {
 	for range 240 {
 		s := r.play(250 * time.Millisecond)
 		if s.Memory > s.MemoryLimit {
-			t.Fatalf("%v: %v takes %s of %s", s.At, s.Settings, megabytes(float64(s.Memory)), megabytes(float64(s.MemoryLimit)))
+			t.Fatalf("%v: %v takes %s of %s", s.At, s.Settings, inMegabytes(float64(s.Memory)), inMegabytes(float64(s.MemoryLimit)))
 		}
 		r.decide(s)
 	}
@@ -25,7 +25,7 @@ func TestMemoryIsKeptUnder(t *testing.T) {
 		t.Errorf("only %v, where memory allows 106 calls", r.last.Settings)
 	}
 	if l := r.c.Learned(); l.PerCall < 2e6 || l.PerCall > 5e6 {
-		t.Errorf("a call takes 3 MB; learned %s", megabytes(float64(l.PerCall)))
+		t.Errorf("a call takes 3 MB; learned %s", inMegabytes(float64(l.PerCall)))
 	}
 }
 
@@ -60,6 +60,6 @@ func TestLeak(t *testing.T) {
 		t.Errorf("after the workers were recycled %v, before %v: %s", r.last.Settings, found, r.last.Note)
 	}
 	if l := r.c.Learned(); l.PerCall > 1e6 {
-		t.Errorf("the leak was taken for what a call takes: %s", megabytes(float64(l.PerCall)))
+		t.Errorf("the leak was taken for what a call takes: %s", inMegabytes(float64(l.PerCall)))
 	}
 }

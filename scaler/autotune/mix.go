@@ -29,8 +29,8 @@ const (
 	recently = 30 * time.Second
 )
 
-// active records which functions have work.
-func (m *mix) active(s Sample) {
+// markActive records which functions have work.
+func (m *mix) markActive(s Sample) {
 	if m.seen == nil {
 		m.seen = map[string]time.Duration{}
 	}
@@ -41,8 +41,8 @@ func (m *mix) active(s Sample) {
 	}
 }
 
-// recent returns the functions that had work lately.
-func (m *mix) recent(s Sample) (functions []Function) {
+// activeLately returns the functions that had work lately.
+func (m *mix) activeLately(s Sample) (functions []Function) {
 	for _, f := range s.Functions {
 		if at, seen := m.seen[f.Name]; seen && s.At-at < recently {
 			functions = append(functions, f)
@@ -51,8 +51,8 @@ func (m *mix) recent(s Sample) (functions []Function) {
 	return functions
 }
 
-// see takes a sample and reports whether the set of busy functions has changed.
-func (m *mix) see(s Sample, seconds float64) bool {
+// observeBusy takes a sample and reports whether the set of busy functions has changed.
+func (m *mix) observeBusy(s Sample, seconds float64) bool {
 	var names []string
 	for _, f := range s.Functions {
 		if f.Saturated && s.Ready > 0 {
@@ -78,8 +78,8 @@ func (m *mix) see(s Sample, seconds float64) bool {
 		return false
 	}
 	m.flips = append(m.flips, s.At)
-	m.fewer = len(names) > 0 && subset(names, m.names)
-	m.more = len(m.names) > 0 && subset(m.names, names)
+	m.fewer = len(names) > 0 && isSubset(names, m.names)
+	m.more = len(m.names) > 0 && isSubset(m.names, names)
 	m.key = key
 	if len(names) > 0 { // after a pause, the same functions continue
 		m.names = names
@@ -87,11 +87,11 @@ func (m *mix) see(s Sample, seconds float64) bool {
 	return true
 }
 
-// stable reports that the busy functions are still the same.
-func (m *mix) stable() bool { return m.since == 0 }
+// isStable reports that the busy functions are still the same.
+func (m *mix) isStable() bool { return m.since == 0 }
 
-// subset reports whether all of a are in b.
-func subset(a, b []string) bool {
+// isSubset reports whether all of a are in b.
+func isSubset(a, b []string) bool {
 	for _, x := range a {
 		if !slices.Contains(b, x) {
 			return false

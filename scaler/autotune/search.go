@@ -84,15 +84,15 @@ type needs struct {
 func (p stepper) findNeeds() (n needs) {
 	kinds := map[string]bool{}
 	// Functions that compute may leave the cores idle between two calls.
-	gaps := p.base.headroom() > gap
+	gaps := p.base.cpuHeadroom() > gap
 	for _, f := range p.sample.Functions {
 		l := p.base.flows[f.Name]
-		if l == nil || !l.busy(p.base) {
+		if l == nil || !l.isBusy(p.base) {
 			continue
 		}
 		k := p.profiles.Of(f.Name)
 		kinds[k.Kind] = true
-		if l.capped(p.base) {
+		if l.isCapped(p.base) {
 			continue
 		}
 		n.any = true
@@ -102,7 +102,7 @@ func (p stepper) findNeeds() (n needs) {
 		n.async = n.async || f.Async && (!k.NeverAwaits || short || gaps)
 		n.loop = n.loop || f.Async && !k.NeverAwaits
 		if !k.Computes() {
-			n.use += p.profiles.CPUPerCall(f.Name) * p.base.per(l.done)
+			n.use += p.profiles.CPUPerCall(f.Name) * p.base.perSecond(l.done)
 		}
 	}
 	n.mixed = len(kinds) > 1
@@ -115,19 +115,19 @@ func (p stepper) stepUp() *trial {
 	if !n.any {
 		return nil
 	}
-	room := p.base.headroom()
-	gilBound := p.base.per(p.base.cpu) > 0.85*float64(p.best.Processes)
+	room := p.base.cpuHeadroom()
+	gilBound := p.base.perSecond(p.base.cpu) > 0.85*float64(p.best.Processes)
 	cores := pool.WholeCores(p.sample.Cores)
 	if gilBound && p.best.Processes < cores && room > 1/0.9 {
-		if t := p.raise(pool.Processes, float64(cores)/float64(p.best.Processes), "each process has one core's worth of the GIL"); t != nil {
+		if t := p.raiseDimension(pool.Processes, float64(cores)/float64(p.best.Processes), "each process has one core's worth of the GIL"); t != nil {
 			return t
 		}
 	}
 	if room < full && !n.mixed {
 		if n.short && !p.search.probed {
 			p.search.probed = true
-			for _, d := range p.order(n) {
-				if t := p.raise(d, 2*doubling, "calls are short, and the next should be there already"); t != nil {
+			for _, d := range p.raiseOrder(n) {
+				if t := p.raiseDimension(d, 2*doubling, "calls are short, and the next should be there already"); t != nil {
 					return t
 				}
 			}
@@ -138,20 +138,20 @@ func (p stepper) stepUp() *trial {
 	switch {
 	case n.mixed:
 		if n.use > 0 {
-			factor = p.base.room() / 2 / n.use
+			factor = p.base.usableCores() / 2 / n.use
 			why = "some wait while others compute"
 		}
 	case !math.IsInf(room, 1):
 		factor = room * beyond
-		why = fmt.Sprintf("%.2g of %.2g cores are used", p.base.per(p.base.cpu), p.base.room())
+		why = fmt.Sprintf("%.2g of %.2g cores are used", p.base.perSecond(p.base.cpu), p.base.usableCores())
 	}
 	least := doubling
 	if factor < doubling {
 		least = finer
 	}
 	factor = math.Min(math.Max(factor, least), jump)
-	for _, d := range p.order(n) {
-		if t := p.raise(d, factor, why); t != nil {
+	for _, d := range p.raiseOrder(n) {
+		if t := p.raiseDimension(d, factor, why); t != nil {
 			return t
 		}
 	}
@@ -163,20 +163,20 @@ func (p stepper) stepUp() *trial {
 		if bounded || p.search.rose[pool.Processes] > 1 {
 			by = doubling
 		}
-		return p.raise(pool.Processes, by, fmt.Sprintf("%.2g of %.2g cores are used", p.base.per(p.base.cpu), p.base.room()))
+		return p.raiseDimension(pool.Processes, by, fmt.Sprintf("%.2g of %.2g cores are used", p.base.perSecond(p.base.cpu), p.base.usableCores()))
 	}
 	return nil
 }
 
-// order returns the dimensions in the order in which they are raised.
-func (p stepper) order(n needs) (order []pool.Dim) {
+// raiseOrder returns the dimensions in the order in which they are raised.
+func (p stepper) raiseOrder(n needs) (order []pool.Dim) {
 	if n.sync {
 		order = append(order, pool.Threads)
 	}
 	if n.async {
 		order = append(order, pool.Coroutines)
 	}
-	if n.loop && !n.sync && (p.base.headroom() > idle || p.search.won == pool.Threads) {
+	if n.loop && !n.sync && (p.base.cpuHeadroom() > idle || p.search.won == pool.Threads) {
 		order = append(order, pool.Threads)
 	}
 	// The dimension that gained last is first.
@@ -186,9 +186,9 @@ func (p stepper) order(n needs) (order []pool.Dim) {
 	return order
 }
 
-// raise returns a step up in one dimension, as far as bounds and memory allow. It returns nil if
-// the dimension is known to gain nothing, or if no step fits.
-func (p stepper) raise(d pool.Dim, factor float64, why string) *trial {
+// raiseDimension returns a step up in one dimension, as far as bounds and memory allow. It returns
+// nil if the dimension is known to gain nothing, or if no step fits.
+func (p stepper) raiseDimension(d pool.Dim, factor float64, why string) *trial {
 	if p.search.shut[d] {
 		return nil
 	}
@@ -206,7 +206,7 @@ func (p stepper) raise(d pool.Dim, factor float64, why string) *trial {
 		if to == p.best.Settings {
 			return nil
 		}
-		if p.memory.fits(p.best.Settings, to, float64(p.sample.Memory), p.sample.MemoryLimit, p.sample.Functions) {
+		if p.memory.willFit(p.best.Settings, to, float64(p.sample.Memory), p.sample.MemoryLimit, p.sample.Functions) {
 			return &trial{plan: p.makePlan(p.sample, to), dim: d, up: true, why: why, factor: float64(to.Get(d)) / float64(have)}
 		}
 		if to.Get(d) == have+1 {
@@ -224,7 +224,7 @@ func (p stepper) stepDown() *trial {
 		if p.search.trimmed[d] || have <= p.bounds.Least.Get(d) {
 			continue
 		}
-		need, why := p.need(d)
+		need, why := p.leastNeeded(d)
 		need = math.Max(need, 1.05*math.Max(p.search.rose[d], p.search.low[d]))
 		if float64(have) < spare*need && !(d == pool.Processes && need <= float64(have-1)) || need > float64(have-1) {
 			continue
@@ -238,15 +238,15 @@ func (p stepper) stepDown() *trial {
 	return nil
 }
 
-// need returns the smallest value of a dimension that should suffice, and the reason.
-func (p stepper) need(d pool.Dim) (need float64, why string) {
+// leastNeeded returns the smallest value of a dimension that should suffice, and the reason.
+func (p stepper) leastNeeded(d pool.Dim) (need float64, why string) {
 	have := float64(p.best.Get(d))
 	if d == pool.Processes {
 		if cores := float64(pool.WholeCores(p.sample.Cores)); have > cores {
 			return math.Max(cores, math.Ceil(have/2)), "more processes than cores"
 		}
 		// With very short calls the daemon needs a core, too.
-		if daemon := p.base.per(p.base.daemon); daemon > 0.25 && daemon > 0.3*p.base.per(p.base.cpu) && have > 1 && p.search.rejected[d] == 0 {
+		if daemon := p.base.perSecond(p.base.daemon); daemon > 0.25 && daemon > 0.3*p.base.perSecond(p.base.cpu) && have > 1 && p.search.rejected[d] == 0 {
 			return have - 1, "the daemon needs a core, too"
 		}
 		return have, ""
@@ -256,7 +256,7 @@ func (p stepper) need(d pool.Dim) (need float64, why string) {
 	functions := p.recent
 	used, useless := false, true
 	model := math.Inf(1)
-	if p.base.headroom() < idle {
+	if p.base.cpuHeadroom() < idle {
 		model = 0
 	}
 	for _, f := range functions {
@@ -267,7 +267,7 @@ func (p stepper) need(d pool.Dim) (need float64, why string) {
 		k := p.profiles.Of(f.Name)
 		useless = useless && k.Computes() && !k.ReleasesGIL
 		if !k.Computes() {
-			model = math.Max(model, p.fills(f, k))
+			model = math.Max(model, p.callsToFill(f, k))
 		}
 	}
 	switch {
@@ -287,13 +287,13 @@ func (p stepper) need(d pool.Dim) (need float64, why string) {
 	return need, why
 }
 
-// fills returns how many calls of a function in each process fill the cores: the usable cores,
-// divided by the share of its time that a call computes, and by the processes. It returns 0 where
-// the share is unknown, or where other processes compute for the calls.
-func (p stepper) fills(f Function, k Kind) float64 {
+// callsToFill returns how many calls of a function in each process fill the cores: the usable
+// cores, divided by the share of its time that a call computes, and by the processes. It returns 0
+// where the share is unknown, or where other processes compute for the calls.
+func (p stepper) callsToFill(f Function, k Kind) float64 {
 	own := p.profiles.CPUPerCall(f.Name)
 	if k.Sure < 0.5 || k.CPU <= 0 || own < 0.6*perCall(p.base) {
 		return 0
 	}
-	return p.base.room() / k.CPU / float64(p.best.Processes)
+	return p.base.usableCores() / k.CPU / float64(p.best.Processes)
 }

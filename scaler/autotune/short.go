@@ -7,18 +7,18 @@ import "fmt"
 func (c *climber) checkMemory(s Sample) bool {
 	m := &c.memory
 	now := float64(s.Memory)
-	if m.stepped > 0 && now < ease*float64(s.MemoryLimit) && s.At-m.down > helps && (m.helpless || m.fits(c.now.want.Settings, m.before.Settings, now, s.MemoryLimit, s.Functions)) {
+	if m.stepped > 0 && now < ease*float64(s.MemoryLimit) && s.At-m.down > helps && (m.helpless || m.willFit(c.now.want.Settings, m.before.Settings, now, s.MemoryLimit, s.Functions)) {
 		// The cause was a leak, or a few messages that need much memory.
 		before := m.before
 		m.stepped, m.helpless = 0, false
 		if before.Settings != c.now.want.Settings {
-			c.adopt(s, before, PhaseHold, "memory is free again: back to the best settings")
+			c.adoptPlan(s, before, PhaseHold, "memory is free again: back to the best settings")
 			c.search.done = true
 			return true
 		}
 		return false
 	}
-	if !m.near(s) || m.stepped > 0 && s.At-m.down < helps {
+	if !m.isNearLimit(s) || m.stepped > 0 && s.At-m.down < helps {
 		return false
 	}
 	if m.stepped > 0 {
@@ -28,14 +28,14 @@ func (c *climber) checkMemory(s Sample) bool {
 	}
 	if m.helpless {
 		c.now.phase = PhaseMemory
-		c.now.note = fmt.Sprintf("memory is nearly used up (%s of %s), and fewer calls at once do not help: a leak? max_memory has workers replaced", megabytes(now), megabytes(float64(s.MemoryLimit)))
+		c.now.note = fmt.Sprintf("memory is nearly used up (%s of %s), and fewer calls at once do not help: a leak? max_memory has workers replaced", inMegabytes(now), inMegabytes(float64(s.MemoryLimit)))
 		return false
 	}
 	if c.trial != nil {
-		m.learn(c.best, c.trial.plan, float64(c.trial.began.Memory), now, s.At-c.trial.began.At, s.Functions)
+		m.learnFromStep(c.best, c.trial.plan, float64(c.trial.began.Memory), now, s.At-c.trial.began.At, s.Functions)
 		c.search.shut[c.trial.dim] = true
 		best, done := c.best, c.search
-		c.adopt(s, best, PhaseMemory, "memory is nearly used up: undone")
+		c.adoptPlan(s, best, PhaseMemory, "memory is nearly used up: undone")
 		c.search = done
 		m.over = 0
 		return true
@@ -43,7 +43,7 @@ func (c *climber) checkMemory(s Sample) bool {
 	if m.stepped == 0 {
 		m.before = c.best
 	}
-	next, why, can := m.less(c.best, c.bounds, now, s.Functions)
+	next, why, can := m.stepDown(c.best, c.bounds, now, s.Functions)
 	if !can {
 		c.now.phase, c.now.note = PhaseMemory, why
 		return false
@@ -51,7 +51,7 @@ func (c *climber) checkMemory(s Sample) bool {
 	m.stepped++
 	m.down, m.at, m.over = s.At, now, 0
 	next = c.makePlan(s, next.Settings)
-	c.adopt(s, next, PhaseMemory, why)
+	c.adoptPlan(s, next, PhaseMemory, why)
 	c.search.done = true
 	return true
 }

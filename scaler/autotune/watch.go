@@ -55,16 +55,16 @@ const (
 	memoryOf = 60.0
 )
 
-// restart drops the latest samples.
-func (w *watch) restart() { w.recent, w.off = nil, 0 }
+// dropRecent drops the latest samples.
+func (w *watch) dropRecent() { w.recent, w.off = nil, 0 }
 
-// addRecent adds a sample and returns the window of the latest samples, which is as long as a verdict
-// needs.
+// addRecent adds a sample and returns the window of the latest samples, which is as long as a
+// verdict needs.
 func (w *watch) addRecent(s Sample, seconds, slowest float64) *window {
 	w.recent = append(w.recent, recentSample{s, seconds})
 	now := newWindow()
 	for i := len(w.recent) - 1; i >= 0; i-- {
-		now.add(w.recent[i].Sample, w.recent[i].seconds)
+		now.addSample(w.recent[i].Sample, w.recent[i].seconds)
 		if now.seconds >= math.Max(recentOver, 2*slowest) {
 			w.recent = w.recent[i:]
 			break
@@ -73,10 +73,10 @@ func (w *watch) addRecent(s Sample, seconds, slowest float64) *window {
 	return now
 }
 
-// wandered returns the change of the rates since the settings were found, as a logarithm. base is
+// totalDrift returns the change of the rates since the settings were found, as a logarithm. base is
 // the measurement now.
-func (w *watch) wandered(base *window) float64 {
-	by, err := gain(w.foundBase, base)
+func (w *watch) totalDrift(base *window) float64 {
+	by, err := gainFrom(w.foundBase, base)
 	if math.IsInf(err, 1) {
 		return 0
 	}

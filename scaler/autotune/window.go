@@ -27,7 +27,7 @@ type flow struct {
 
 func newWindow() *window { return &window{flows: map[string]*flow{}} }
 
-func (w *window) add(s Sample, seconds float64) {
+func (w *window) addSample(s Sample, seconds float64) {
 	if w.samples == 0 {
 		w.began = s.At
 	}
@@ -62,8 +62,8 @@ func (w *window) add(s Sample, seconds float64) {
 	}
 }
 
-// fade reduces the weight of all earlier samples.
-func (w *window) fade(by float64) {
+// fadeBy reduces the weight of all earlier samples.
+func (w *window) fadeBy(by float64) {
 	w.seconds *= by
 	w.cores *= by
 	w.cpu *= by
@@ -76,8 +76,8 @@ func (w *window) fade(by float64) {
 	}
 }
 
-// per returns the mean per second of a sum of the window.
-func (w *window) per(sum float64) float64 {
+// perSecond returns the mean per second of a sum of the window.
+func (w *window) perSecond(sum float64) float64 {
 	if w.seconds == 0 {
 		return 0
 	}
@@ -88,21 +88,21 @@ func (w *window) per(sum float64) float64 {
 // the kernel's scheduler shares them.
 const fair = 0.5
 
-// room returns how many cores the pool could use.
-func (w *window) room() float64 {
-	return math.Max(w.per(w.cores-w.others-w.daemon), fair*w.per(w.cores))
+// usableCores returns how many cores the pool could use.
+func (w *window) usableCores() float64 {
+	return math.Max(w.perSecond(w.cores-w.others-w.daemon), fair*w.perSecond(w.cores))
 }
 
-// headroom returns the factor by which the pool's CPU use could grow; infinite if unknown.
-func (w *window) headroom() float64 {
+// cpuHeadroom returns the factor by which the pool's CPU use could grow; infinite if unknown.
+func (w *window) cpuHeadroom() float64 {
 	if w.cpu <= 0 {
 		return math.Inf(1)
 	}
-	return w.room() / w.per(w.cpu)
+	return w.usableCores() / w.perSecond(w.cpu)
 }
 
-// done returns the number of calls of all functions.
-func (w *window) done() (n float64) {
+// callsDone returns the number of calls of all functions.
+func (w *window) callsDone() (n float64) {
 	for _, l := range w.flows {
 		n += l.done
 	}
@@ -112,16 +112,16 @@ func (w *window) done() (n float64) {
 // busyPart is the fraction of a window in which a busy function must have been saturated.
 const busyPart = 0.7
 
-func (l *flow) busy(w *window) bool { return w.seconds > 0 && l.saturated >= busyPart*w.seconds }
+func (l *flow) isBusy(w *window) bool { return w.seconds > 0 && l.saturated >= busyPart*w.seconds }
 
-// capped reports that the function was held by its own limit, and not by the plan.
-func (l *flow) capped(w *window) bool {
-	return l.limit > 0 && w.per(l.inFlight) >= 0.9*float64(l.limit)
+// isCapped reports that the function was held by its own limit, and not by the plan.
+func (l *flow) isCapped(w *window) bool {
+	return l.limit > 0 && w.perSecond(l.inFlight) >= 0.9*float64(l.limit)
 }
 
-// error returns the relative standard error of the rate, from the variance of the samples. It is at
-// most that of independent calls, 1/√n.
-func (l *flow) error() float64 {
+// rateError returns the relative standard error of the rate, from the variance of the samples. It
+// is at most that of independent calls, 1/√n.
+func (l *flow) rateError() float64 {
 	if l.done < 1 {
 		return 1
 	}
@@ -133,18 +133,18 @@ func (l *flow) error() float64 {
 	return math.Min(independent, math.Hypot(scatter, 0.5/l.done))
 }
 
-// gain returns how much more is done in b than in a, and the standard error. It is the mean of the
-// logarithms of the ratios of the rates, over the functions that are busy in either.
-func gain(a, b *window) (by, err float64) {
+// gainFrom returns how much more is done in b than in a, and the standard error. It is the mean of
+// the logarithms of the ratios of the rates, over the functions that are busy in either.
+func gainFrom(a, b *window) (by, err float64) {
 	var n float64
 	for name, before := range a.flows {
 		after := b.flows[name]
-		if after == nil || !before.busy(a) && !after.busy(b) || before.done == 0 && after.done == 0 {
+		if after == nil || !before.isBusy(a) && !after.isBusy(b) || before.done == 0 && after.done == 0 {
 			continue
 		}
 		n++
 		by += math.Log(math.Max(after.done, 0.5) / b.seconds * a.seconds / math.Max(before.done, 0.5))
-		err += before.error()*before.error() + after.error()*after.error()
+		err += before.rateError()*before.rateError() + after.rateError()*after.rateError()
 	}
 	if n == 0 {
 		return 0, math.Inf(1)
@@ -154,7 +154,7 @@ func gain(a, b *window) (by, err float64) {
 
 // perCall returns the CPU time of a call over all functions, in seconds.
 func perCall(w *window) float64 {
-	if n := w.done(); n > 0 {
+	if n := w.callsDone(); n > 0 {
 		return w.cpu / n
 	}
 	return 0

@@ -108,15 +108,15 @@ func New(least pool.Settings, undone []Undone) *Guard {
 	}
 }
 
-func (o *outcomes) rate(kind string) float64 {
+func (o *outcomes) failureRate(kind string) float64 {
 	if all := o.passed + o.failed; all > 0 {
-		return o.failures(kind) / all
+		return o.failuresOf(kind) / all
 	}
 	return 0
 }
 
-// failures returns how many calls failed with a kind; "" is any.
-func (o *outcomes) failures(kind string) float64 {
+// failuresOf returns how many calls failed with a kind; "" is any.
+func (o *outcomes) failuresOf(kind string) float64 {
 	if kind == "" {
 		return o.failed
 	}
@@ -140,8 +140,8 @@ func (o *outcomes) addFailure(kind string) {
 	}
 }
 
-// young reports whether new failures under the level may be caused by it.
-func (g *Guard) young(r *record, function string) bool {
+// isYoung reports whether new failures under the level may be caused by it.
+func (g *Guard) isYoung(r *record, function string) bool {
 	o := r.callsOf(function)
 	all, age := o.passed+o.failed, g.now-r.since
 	return !(all >= youngCalls && age >= youngFor || all >= fewCalls && age >= youngLong)
@@ -150,7 +150,7 @@ func (g *Guard) young(r *record, function string) bool {
 // InForce records the level of the calls that are dispatched from now on, and counts the calls that
 // succeeded in the epoch before, by function. It returns the new epoch.
 func (g *Guard) InForce(at time.Duration, level Level, passed map[string]int64) int {
-	g.count(at, passed)
+	g.countPassed(at, passed)
 	clear(g.counted)
 	g.epoch++
 	i := slices.IndexFunc(g.records, func(r *record) bool { return r.Level == level })
@@ -176,8 +176,8 @@ func (g *Guard) InForce(at time.Duration, level Level, passed map[string]int64) 
 	return g.epoch
 }
 
-// count adds the calls that succeeded in this epoch so far.
-func (g *Guard) count(at time.Duration, passed map[string]int64) {
+// countPassed adds the calls that succeeded in this epoch so far.
+func (g *Guard) countPassed(at time.Duration, passed map[string]int64) {
 	g.now = at
 	r := g.epochs[g.epoch]
 	if r == nil {
@@ -214,20 +214,20 @@ const (
 
 // Fail takes a failed call. It returns whether its message is released, and the next request.
 func (g *Guard) Fail(call Call) (release bool, o Order) {
-	g.count(call.At, map[string]int64{call.Function: call.Passed})
+	g.countPassed(call.At, map[string]int64{call.Function: call.Passed})
 	r := g.epochs[call.Epoch]
 	if r == nil {
 		return false, Nothing // dispatched before the first epoch, or more than mostEpochs ago
 	}
 	kind := FailureKind(call.Error)
 	if g.check != nil {
-		return g.checked(call, kind, r)
+		return g.failDuringCheck(call, kind, r)
 	}
 	first := call.Attempt <= 1 // messages that failed before are the worst of all, and prove nothing
 	now := g.epochs[g.epoch]
-	if call.Epoch < g.epoch && riskier(r.Level, now.Level) {
+	if call.Epoch < g.epoch && isRiskier(r.Level, now.Level) {
 		// It was dispatched before a step, and may have run after it, so it proves nothing.
-		return call.Final && first && r.callsOf(call.Function).failures(kind) == 0 && g.young(now, call.Function) && g.mayRelease(call, firstReleases), Nothing
+		return call.Final && first && r.callsOf(call.Function).failuresOf(kind) == 0 && g.isYoung(now, call.Function) && g.mayRelease(call, firstReleases), Nothing
 	}
 	if first {
 		r.callsOf(call.Function).addFailure(kind)
@@ -235,49 +235,49 @@ func (g *Guard) Fail(call Call) (release bool, o Order) {
 	if slices.ContainsFunc(g.undone, func(u Undone) bool { return u.Function == call.Function && !u.isWithout(r.Level) }) {
 		return g.mayRelease(call, mostReleases), Nothing // it began before the change was reverted
 	}
-	if g.without(call.Function, kind, r) {
+	if g.failWithout(call.Function, kind, r) {
 		return false, Allow
 	}
-	if !g.young(r, call.Function) {
+	if !g.isYoung(r, call.Function) {
 		return false, Nothing
 	}
 	for _, k := range []string{kind, ""} {
 		if !first {
 			break
 		}
-		if good := g.suspect(r, call.Function, k); good != nil {
+		if good := g.findSuspect(r, call.Function, k); good != nil {
 			g.beginCheck(call, k, r, good)
 			return g.mayRelease(call, mostReleases), Undo
 		}
 	}
-	known := slices.ContainsFunc(g.records, func(b *record) bool { return b != r && b.callsOf(call.Function).failures(kind) > 0 })
+	known := slices.ContainsFunc(g.records, func(b *record) bool { return b != r && b.callsOf(call.Function).failuresOf(kind) > 0 })
 	return call.Final && first && g.steppedUp(r) && !known && g.mayRelease(call, firstReleases), Nothing
 }
 
 // steppedUp reports whether a level is above the least one.
-func (g *Guard) steppedUp(r *record) bool { return riskier(g.least, r.Level) }
+func (g *Guard) steppedUp(r *record) bool { return isRiskier(g.least, r.Level) }
 
-// suspect returns the level under which a kind of failure is known to be much rarer, if the failure
-// is frequent under r. It returns nil if it is not frequent, or if there is no such level.
-func (g *Guard) suspect(r *record, function, kind string) *record {
+// findSuspect returns the level under which a kind of failure is known to be much rarer, if the
+// failure is frequent under r. It returns nil if it is not frequent, or if there is no such level.
+func (g *Guard) findSuspect(r *record, function, kind string) *record {
 	o := r.callsOf(function)
-	failed, rate := o.failures(kind), o.rate(kind)
+	failed, rate := o.failuresOf(kind), o.failureRate(kind)
 	if failed < fewFailures || rate < leastRate || g.now < g.later[function+"\n"+kind].at {
 		return nil
 	}
 	// rarer reports that these outcomes are too good for the failure rate of r.
 	rarer := func(b *outcomes) bool {
-		k, n := b.failures(kind), b.passed+b.failed
+		k, n := b.failuresOf(kind), b.passed+b.failed
 		return rate >= math.Min(oftener*(k+0.5)/(n+1), half) && k <= n*rate/oftener
 	}
 	for _, b := range slices.Backward(g.records) {
-		if b != r && below(b.Level, r.Level) && rarer(b.callsOf(function)) {
+		if b != r && isBelow(b.Level, r.Level) && rarer(b.callsOf(function)) {
 			return b
 		}
 	}
 	none := &record{Level: g.least, since: g.now, calls: map[string]*outcomes{}}
 	known := slices.ContainsFunc(g.records, func(b *record) bool { return b.Level == g.least })
-	if !known && below(g.least, r.Level) && rarer(none.callsOf(function)) {
+	if !known && isBelow(g.least, r.Level) && rarer(none.callsOf(function)) {
 		return none
 	}
 	return nil
@@ -285,12 +285,12 @@ func (g *Guard) suspect(r *record, function, kind string) *record {
 
 // beginCheck starts a check of the level good.
 func (g *Guard) beginCheck(call Call, kind string, bad, good *record) {
-	u := Undone{Function: call.Function, Error: call.Error, Kind: kind, Rate: bad.callsOf(call.Function).rate(kind)}
+	u := Undone{Function: call.Function, Error: call.Error, Kind: kind, Rate: bad.callsOf(call.Function).failureRate(kind)}
 	g.check = &check{Undone: u, async: call.Async, bad: bad, good: good, rate: u.Rate}
 }
 
-// checked takes a call that failed during a check.
-func (g *Guard) checked(call Call, kind string, r *record) (release bool, o Order) {
+// failDuringCheck takes a call that failed during a check.
+func (g *Guard) failDuringCheck(call Call, kind string, r *record) (release bool, o Order) {
 	c := g.check
 	mine := call.Function == c.Function && (c.Kind == "" || c.Kind == kind)
 	if c.since == 0 || call.Epoch < c.since {
@@ -298,7 +298,7 @@ func (g *Guard) checked(call Call, kind string, r *record) (release bool, o Orde
 		if r == c.bad {
 			r.callsOf(call.Function).addFailure(kind)
 		}
-		fresh := mine || c.good.callsOf(call.Function).failures(kind) == 0
+		fresh := mine || c.good.callsOf(call.Function).failuresOf(kind) == 0
 		return fresh && g.mayRelease(call, mostReleases), Nothing
 	}
 	if mine && !c.renewed {
@@ -310,11 +310,11 @@ func (g *Guard) checked(call Call, kind string, r *record) (release bool, o Orde
 	if mine {
 		c.failed++
 	}
-	return false, g.verdict()
+	return false, g.decideCheck()
 }
 
-// verdict ends a check when the cause of the failures is clear.
-func (g *Guard) verdict() Order {
+// decideCheck ends a check when the cause of the failures is clear.
+func (g *Guard) decideCheck() Order {
 	c := g.check
 	if c == nil || c.since == 0 {
 		return Nothing
@@ -326,8 +326,8 @@ func (g *Guard) verdict() Order {
 	case c.failed >= fewFailures && c.failed >= expected/oftener:
 		// It fails without the change, too, but perhaps not under a still earlier level.
 		if now := g.epochs[g.epoch]; now != nil {
-			if good := g.suspect(now, c.Function, c.Kind); good != nil {
-				g.check = &check{Undone: c.Undone, async: c.async, bad: c.bad, good: good, rate: now.callsOf(c.Function).rate(c.Kind)}
+			if good := g.findSuspect(now, c.Function, c.Kind); good != nil {
+				g.check = &check{Undone: c.Undone, async: c.async, bad: c.bad, good: good, rate: now.callsOf(c.Function).failureRate(c.Kind)}
 				return Undo
 			}
 		}
@@ -341,17 +341,17 @@ func (g *Guard) verdict() Order {
 			g.later[why] = later{0, laterFirst}
 			c.until = g.now + laterFirst
 		}
-		g.undone = append(g.undone, likeliest(c.changes(c.bad.Level, c.good.Level), c.async)...)
+		g.undone = append(g.undone, likeliestChange(c.changesBetween(c.bad.Level, c.good.Level), c.async)...)
 		g.check = nil
 		return Proved
 	}
 	return Nothing
 }
 
-// without counts a failure under a level without a reverted change, if the change was reverted for
-// failures of that kind. It reports whether the change may be tried again, since it was not the
+// failWithout counts a failure under a level without a reverted change, if the change was reverted
+// for failures of that kind. It reports whether the change may be tried again, since it was not the
 // cause.
-func (g *Guard) without(function, kind string, r *record) bool {
+func (g *Guard) failWithout(function, kind string, r *record) bool {
 	var again bool
 	g.undone = slices.DeleteFunc(g.undone, func(u Undone) bool {
 		if u.Function != function || u.Kind != "" && u.Kind != kind || !u.isWithout(r.Level) {
@@ -378,8 +378,8 @@ func (g *Guard) without(function, kind string, r *record) bool {
 
 // Look ends checks and reverted changes that the time, or successful calls, have decided.
 func (g *Guard) Look(at time.Duration, passed map[string]int64) Order {
-	g.count(at, passed)
-	if o := g.verdict(); o != Nothing {
+	g.countPassed(at, passed)
+	if o := g.decideCheck(); o != Nothing {
 		return o
 	}
 	n := len(g.undone)
@@ -435,7 +435,7 @@ func (g *Guard) Within(b pool.Bounds) pool.Bounds {
 func (g *Guard) All() []Undone {
 	out := slices.Clone(g.undone)
 	if g.check != nil {
-		out = append(out, g.check.changes(g.check.bad.Level, g.check.good.Level)...)
+		out = append(out, g.check.changesBetween(g.check.bad.Level, g.check.good.Level)...)
 	}
 	slices.SortStableFunc(out, func(a, b Undone) int { return cmp.Compare(a.Setting, b.Setting) })
 	return out

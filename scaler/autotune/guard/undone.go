@@ -17,21 +17,21 @@ type Level struct {
 	Isolated string
 }
 
-func (l Level) isolated() []string {
+func (l Level) isolatedFunctions() []string {
 	if l.Isolated == "" {
 		return nil
 	}
 	return strings.Split(l.Isolated, ",")
 }
 
-// riskier reports whether a change from one level to the other may break code that worked.
-func riskier(from, to Level) bool {
+// isRiskier reports whether a change from one level to the other may break code that worked.
+func isRiskier(from, to Level) bool {
 	return to.Processes > from.Processes || to.Coroutines > from.Coroutines || to.Isolated != from.Isolated || to.Threads > from.Threads || to.Threads == 1 && from.Threads > 1
 }
 
-// below reports whether the guard could return from r to b, and so avoid the failures of r.
-func below(b, r Level) bool {
-	return riskier(b, r) && b.Processes <= r.Processes && b.Coroutines <= r.Coroutines && (b.Threads <= r.Threads || r.Threads == 1)
+// isBelow reports whether the guard could return from r to b, and so avoid the failures of r.
+func isBelow(b, r Level) bool {
+	return isRiskier(b, r) && b.Processes <= r.Processes && b.Coroutines <= r.Coroutines && (b.Threads <= r.Threads || r.Threads == 1)
 }
 
 // Undone is a change that is reverted because calls failed under it.
@@ -69,9 +69,9 @@ func (u Undone) Key() string {
 	return fmt.Sprintf("%s: %d", u.Setting, u.Value)
 }
 
-// likeliest returns the change to revert if several were made at once. The others are tried again
-// one at a time, and reverted, too, if calls fail then.
-func likeliest(changes []Undone, async bool) []Undone {
+// likeliestChange returns the change to revert if several were made at once. The others are tried
+// again one at a time, and reverted, too, if calls fail then.
+func likeliestChange(changes []Undone, async bool) []Undone {
 	order := []string{settingBlocked, pool.Threads.String(), pool.Coroutines.String(), pool.Processes.String()}
 	if async {
 		order[1], order[2] = order[2], order[1]
@@ -98,8 +98,8 @@ func (u Undone) Text() string {
 
 const settingBlocked = "on_blocked"
 
-// changes returns the changes from a good level to a bad one, each with the failures of u.
-func (u Undone) changes(bad, good Level) (out []Undone) {
+// changesBetween returns the changes from a good level to a bad one, each with the failures of u.
+func (u Undone) changesBetween(bad, good Level) (out []Undone) {
 	for _, d := range pool.Dims {
 		if was, is := bad.Get(d), good.Get(d); was != is {
 			change := u
@@ -107,8 +107,8 @@ func (u Undone) changes(bad, good Level) (out []Undone) {
 			out = append(out, change)
 		}
 	}
-	for _, name := range bad.isolated() {
-		if !slices.Contains(good.isolated(), name) {
+	for _, name := range bad.isolatedFunctions() {
+		if !slices.Contains(good.isolatedFunctions(), name) {
 			change := u
 			change.Setting, change.Moved = settingBlocked, name
 			out = append(out, change)
@@ -124,7 +124,7 @@ func (u Undone) isWithout(l Level) bool {
 			return u.AtLeast && l.Get(d) >= u.Value || !u.AtLeast && l.Get(d) <= u.Value
 		}
 	}
-	return !slices.Contains(l.isolated(), u.Moved)
+	return !slices.Contains(l.isolatedFunctions(), u.Moved)
 }
 
 // FailureKind returns an error without the parts that vary: numbers, words with digits, and quoted

@@ -27,8 +27,8 @@ type character struct {
 // tiny is the occupancy of a thread, per call, below which the CPU time is not measured separately.
 const tiny = 100 * time.Microsecond
 
-// add takes the function's part of a sample.
-func (c *character) add(f pool.Function, steady bool, trusted trust, stretched float64, s pool.Sample) {
+// addCalls takes the function's part of a sample.
+func (c *character) addCalls(f pool.Function, steady bool, trusted trust, stretched float64, s pool.Sample) {
 	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
 	if f.Done > 0 {
 		wall := f.AllWall.Seconds() / float64(f.Done)
@@ -106,7 +106,7 @@ func (c *character) add(f pool.Function, steady bool, trusted trust, stretched f
 	if k.Sure < Known+0.1 {
 		k.Sure += 0.02
 	}
-	c.name()
+	c.nameKind()
 }
 
 // seeStuck detects a function that waits long before its first call ends.
@@ -118,13 +118,13 @@ func (c *character) seeStuck(f pool.Function, s pool.Sample) {
 		c.stuck = s.At
 	case s.At-c.stuck >= 2*time.Second:
 		c.kind.CPU, c.kind.Sure = math.Min(s.CPU/f.InFlight, 1), Known
-		c.name()
+		c.nameKind()
 		c.kind.Sure = Known
 	}
 }
 
-// name derives the kind from the measurements.
-func (c *character) name() {
+// nameKind derives the kind from the measurements.
+func (c *character) nameKind() {
 	k := &c.kind
 	k.Waits = 1 - k.CPU
 	k.NeverAwaits = c.async && c.heldShare >= throughout

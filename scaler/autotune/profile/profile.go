@@ -15,7 +15,7 @@ func (n Profiles) See(s pool.Sample, steady bool) {
 	if steady {
 		trusted = trustIn(s)
 	}
-	stretched := n.stretched(s)
+	stretched := n.stretchFactor(s)
 	for _, f := range s.Functions {
 		c := n[f.Name]
 		if c == nil {
@@ -25,7 +25,7 @@ func (n Profiles) See(s pool.Sample, steady bool) {
 		if c.async != f.Async && !c.recalled {
 			*c = character{async: f.Async}
 		}
-		c.add(f, steady, trusted, stretched, s)
+		c.addCalls(f, steady, trusted, stretched, s)
 	}
 	n.findReleased(s)
 }
@@ -48,7 +48,7 @@ func (n Profiles) findReleased(s pool.Sample) {
 	}
 	if most != nil && use > 0.7*all && most.kind.CPU > waiting && !most.async {
 		most.beyondCores = true
-		most.name()
+		most.nameKind()
 	}
 }
 
@@ -90,10 +90,10 @@ func (n Profiles) Describe(functions []pool.Function) string {
 	return text
 }
 
-// stretched returns the factor by which a call that computes takes longer than alone, because other
-// calls that may compute use the same GIL and cores. A call under contention that gets about as
-// much CPU as it could is one that computes. One that gets much less waits for something else.
-func (n Profiles) stretched(s pool.Sample) float64 {
+// stretchFactor returns the factor by which a call that computes takes longer than alone, because
+// other calls that may compute use the same GIL and cores. A call under contention that gets about
+// as much CPU as it could is one that computes. One that gets much less waits for something else.
+func (n Profiles) stretchFactor(s pool.Sample) float64 {
 	room := math.Max(s.Cores-s.Others-s.Daemon, 0.05*s.Cores)
 	ready := float64(s.Ready)
 	if ready == 0 || s.CPU < 0.85*math.Min(ready, room) {
