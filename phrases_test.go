@@ -1,20 +1,15 @@
 package main
 
 import (
-	"encoding/json"
 	"go/scanner"
 	"go/token"
 	"io/fs"
-	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
-
-const phrasesFile = "testdata/phrases.json"
 
 // phrases are replaced by the field's terms, such as reported, leased, released, fixed,
 // honored, without using an attempt, continues, exists, in transit.
@@ -27,51 +22,22 @@ var phrases = regexp.MustCompile(`(?i)\b(?:` + strings.Join([]string{
 var (
 	markdownCode = regexp.MustCompile("(?s)```.*?\n\\s*```|`[^`\n]*`")
 	pythonText   = regexp.MustCompile(`(?s)""".*?"""|'''.*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*`)
-	helpTag      = regexp.MustCompile(`help:"(?:[^"\\]|\\.)*"`)
 )
 
-// TestPhrases keeps phrases out of what users read: the Markdown files, without their code,
-// and the help texts. For comments and string literals of Go and Python, testdata/phrases.json
-// has a ceiling for each directory of the root. A change may only lower it:
-// go test -run TestPhrases . -lower
+// TestPhrases keeps phrases out of the Markdown files, without their code, and of the comments and
+// string literals of Go and Python, which include the help texts, and out of JavaScript.
 func TestPhrases(t *testing.T) {
-	var ceilings map[string]int
-	if err := json.Unmarshal([]byte(readFile(t, phrasesFile)), &ceilings); err != nil {
-		t.Fatalf("%s: %v", phrasesFile, err)
-	}
-	counts := make(map[string]int)
 	for _, file := range textFiles(t) {
 		text := readFile(t, file)
 		switch filepath.Ext(file) {
 		case ".md":
-			checkPhrases(t, file, markdownCode.ReplaceAllString(text, ""))
+			text = markdownCode.ReplaceAllString(text, "")
 		case ".go":
-			for _, tag := range helpTag.FindAllString(text, -1) {
-				checkPhrases(t, file, tag)
-			}
-			counts[topDir(file)] += len(phrases.FindAllString(goText([]byte(text)), -1))
+			text = goText([]byte(text))
 		case ".py":
-			counts[topDir(file)] += len(phrases.FindAllString(strings.Join(pythonText.FindAllString(text, -1), "\n"), -1))
+			text = strings.Join(pythonText.FindAllString(text, -1), "\n")
 		}
-	}
-	for _, dir := range slices.Sorted(maps.Keys(counts)) {
-		if n := counts[dir]; n > ceilings[dir] {
-			t.Errorf("%s: %d phrases of phrases_test.go in comments and strings; at most %d are allowed: %s", dir, n, ceilings[dir], phrases)
-			counts[dir] = ceilings[dir]
-		}
-		if counts[dir] == 0 {
-			delete(counts, dir)
-		}
-	}
-	if !*lower {
-		return
-	}
-	out, err := json.MarshalIndent(counts, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(phrasesFile, append(out, '\n'), 0o600); err != nil {
-		t.Fatal(err)
+		checkPhrases(t, file, text)
 	}
 }
 
@@ -83,7 +49,7 @@ func checkPhrases(t *testing.T, file, text string) {
 	}
 }
 
-// textFiles are the Markdown, Go and Python files of the project.
+// textFiles are the Markdown, Go, Python and JavaScript files of the project.
 func textFiles(t *testing.T) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
@@ -92,7 +58,7 @@ func textFiles(t *testing.T) (files []string) {
 			return err
 		case entry.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "bin"):
 			return filepath.SkipDir
-		case !entry.IsDir() && path != "phrases_test.go" && slices.Contains([]string{".md", ".go", ".py"}, filepath.Ext(name)):
+		case !entry.IsDir() && path != "phrases_test.go" && slices.Contains([]string{".md", ".go", ".py", ".js", ".mjs"}, filepath.Ext(name)):
 			files = append(files, path)
 		}
 		return nil
@@ -104,14 +70,6 @@ func textFiles(t *testing.T) (files []string) {
 		t.Fatalf("only %d files", len(files))
 	}
 	return files
-}
-
-func topDir(file string) string {
-	dir, _, found := strings.Cut(filepath.ToSlash(file), "/")
-	if !found {
-		return "."
-	}
-	return dir
 }
 
 // goText is the text of comments and string literals.

@@ -208,8 +208,8 @@ func TestThrottling(t *testing.T) {
 	}
 }
 
-// A disk of Azurite's that is full: nothing is sent, nothing is lost, and all goes
-// on when there is room again.
+// A disk of Azurite's that is full: nothing is sent, nothing is lost, and everything continues
+// when there is room again.
 func TestAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", dir).CombinedOutput(); err != nil {
