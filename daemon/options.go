@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// options are the settings of the program, beside the configuration.
+// options are the settings of the program, besides the configuration.
 type options struct {
 	log         *slog.Logger
 	level       *slog.LevelVar // of the log; nil: it cannot change

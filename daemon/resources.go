@@ -169,7 +169,7 @@ func (p *resources) openFunction(ctx context.Context, name string, settings conf
 	}
 	f := apps.NewFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
-	f.Spans = spansOf(d.traces, name, settings)
+	f.Spans = newSpans(d.traces, name, settings)
 	f.Standstill = &d.standstill
 	f.Memory = d.budget.Open()
 	if err := p.apps.OpenHandler(f, settings); err != nil {

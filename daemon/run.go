@@ -66,7 +66,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.budget = triggers.NewBudget(bodymemory.DaemonLimit(d.cfg))
 	d.mu.Unlock()
 	if d.wholeProcess {
-		defer startBackground(ctx, func(ctx context.Context) { bodymemory.SetGC(ctx, d.budget) })()
+		defer startBackground(ctx, func(ctx context.Context) { bodymemory.TuneGC(ctx, d.budget) })()
 	}
 	d.loops = &autoscale.Loops{
 		Running: d.runningFunctions, Config: d.currentConfig, Backlogs: &d.backlogs, Decisions: &d.decisions,

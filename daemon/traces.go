@@ -36,8 +36,8 @@ func openTraces(ctx context.Context, cfg configs.Traces, log *slog.Logger) (*tel
 	return traces, nil
 }
 
-// spansOf returns the spans of a function; nil if nothing is traced.
-func spansOf(traces *telemetry.Traces, function string, settings configs.Function) *dispatch.Spans {
+// newSpans returns the spans of a function; nil if nothing is traced.
+func newSpans(traces *telemetry.Traces, function string, settings configs.Function) *dispatch.Spans {
 	if traces == nil {
 		return nil
 	}

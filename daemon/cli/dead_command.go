@@ -238,11 +238,11 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return std.deadJob(selection, cfg).ReplaySelected(ctx, d, deadletter.ReplayOptions{OrderKey: sources.ReplayKey(cfg.Functions[c.Function].Trigger), Doubtful: c.Doubtful})
+	return std.newDeadJob(selection, cfg).ReplaySelected(ctx, d, deadletter.ReplayOptions{OrderKey: sources.ReplayKey(cfg.Functions[c.Function].Trigger), Doubtful: c.Doubtful})
 }
 
-// deadJob returns the replay or purge of a selection.
-func (std *IO) deadJob(selection *deadletter.Selection, cfg *configs.Config) *deadletter.Job {
+// newDeadJob returns the replay or purge of a selection.
+func (std *IO) newDeadJob(selection *deadletter.Selection, cfg *configs.Config) *deadletter.Job {
 	return &deadletter.Job{Selection: selection, Out: std.Out, Err: std.Err, ErrIsTerminal: std.ErrIsTerminal, ForceStop: std.ForceStop, DataDir: cfg.DataDir}
 }
 
@@ -274,5 +274,5 @@ func (c *deadPurgeCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return std.deadJob(selection, cfg).PurgeSelected(ctx, d)
+	return std.newDeadJob(selection, cfg).PurgeSelected(ctx, d)
 }

@@ -54,26 +54,26 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 	if c.Message {
 		as = "message"
 	}
-	var said api.Explanations
-	err = client.GetJSON(ctx, api.ExplainPath(c.About, as), &said)
+	var answer api.Explanations
+	err = client.GetJSON(ctx, api.ExplainPath(c.About, as), &answer)
 	if errors.Is(err, admin.ErrNoDaemon) {
-		said.Explanations, err = c.explainOffline(ctx, std, err)
+		answer.Explanations, err = c.explainOffline(ctx, std, err)
 	}
 	if err != nil {
 		return err
 	}
-	if len(said.Explanations) == 1 && said.Explanations[0].State == api.StateUnknown {
-		said.Explanations = c.searchDeadLetters(ctx, said.Explanations, std)
+	if len(answer.Explanations) == 1 && answer.Explanations[0].State == api.StateUnknown {
+		answer.Explanations = c.searchDeadLetters(ctx, answer.Explanations, std)
 	}
 	if c.JSON {
-		text, err := json.MarshalIndent(said, "", "  ")
+		text, err := json.MarshalIndent(answer, "", "  ")
 		if err != nil {
 			return fmt.Errorf("writing the explanation: %w", err)
 		}
 		_, err = std.Out.Write(append(messagefile.EscapeControls(text), '\n'))
 		return err
 	}
-	for _, e := range said.Explanations {
+	for _, e := range answer.Explanations {
 		_, _ = fmt.Fprint(std.Out, statustext.ExplanationText(e))
 	}
 	return nil

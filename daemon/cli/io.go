@@ -60,30 +60,30 @@ func reportError(std *IO, err error) int {
 	var loadError *handlers.LoadError
 	var wrong configs.Errors
 	// The error may contain texts from a server, an app or a message.
-	say := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+term.Printable(text)) }
+	printLine := func(text string) { _, _ = fmt.Fprintln(std.Err, "drover: "+term.Printable(text)) }
 	switch {
 	case errors.Is(err, exit.ErrReported):
 		return ExitFailed
 	case errors.As(err, &wrongUsage):
-		say(wrongUsage.Error() + "\nSee drover --help.")
+		printLine(wrongUsage.Error() + "\nSee drover --help.")
 		return ExitUsage
 	case errors.As(err, &wrong):
 		_, _ = fmt.Fprintln(std.Err, wrong.Error())
 		return ExitFailed
 	case errors.As(err, &start):
-		say("cannot start: " + start.Error())
+		printLine("cannot start: " + start.Error())
 		if errors.As(err, &loadError) && loadError.Detail != "" {
 			_, _ = fmt.Fprintln(std.Err, term.Printable(loadError.Detail))
 		}
 		return ExitStart
 	case errors.As(err, &loadError):
-		say("all functions are disabled: " + err.Error())
+		printLine("all functions are disabled: " + err.Error())
 		return ExitStopped
 	case errors.Is(err, daemon.ErrCutShort):
-		say(err.Error())
+		printLine(err.Error())
 		return ExitCutShort
 	}
-	say(err.Error())
+	printLine(err.Error())
 	return ExitFailed
 }
 
@@ -99,15 +99,15 @@ func (std *IO) newLevelLogger(cfg configs.Log) (*slog.Logger, *slog.LevelVar) {
 	level.Set(telemetry.ParseLevel(cfg.Level))
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.Format == "json" || cfg.Format == "auto" && !std.ErrIsTerminal {
-		options.ReplaceAttr = withUnit
+		options.ReplaceAttr = formatDuration
 		return slog.New(slog.NewJSONHandler(std.Err, options)), level
 	}
 	return slog.New(slog.NewTextHandler(std.Err, options)), level
 }
 
-// withUnit replaces a duration by a text such as 1.5s, as in the text log: by default, JSON has
-// nanoseconds without a unit.
-func withUnit(_ []string, a slog.Attr) slog.Attr {
+// formatDuration replaces a duration by a text such as 1.5s, as in the text log: by default, JSON
+// has nanoseconds without a unit.
+func formatDuration(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
 	}
@@ -163,8 +163,8 @@ func (f clientFlags) newClient(ctx context.Context, std *IO) (*admin.Client, err
 	return admin.NewClient(cfg)
 }
 
-// postTo sends a request without a body to the daemon.
-func (f clientFlags) postTo(ctx context.Context, std *IO, path string) error {
+// postEmpty sends a request without a body to the daemon.
+func (f clientFlags) postEmpty(ctx context.Context, std *IO, path string) error {
 	client, err := f.newClient(ctx, std)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ func (c *pauseCommand) Run(ctx context.Context, std *IO) error {
 			return exit.UsageError("--until is over already")
 		}
 	}
-	return c.postTo(ctx, std, api.PausePath(c.Function, true, until))
+	return c.postEmpty(ctx, std, api.PausePath(c.Function, true, until))
 }
 
 // resumeCommand is `drover resume`.
@@ -56,7 +56,7 @@ func (*resumeCommand) Help() string {
 }
 
 func (c *resumeCommand) Run(ctx context.Context, std *IO) error {
-	return c.postTo(ctx, std, api.PausePath(c.Function, false, time.Time{}))
+	return c.postEmpty(ctx, std, api.PausePath(c.Function, false, time.Time{}))
 }
 
 // reloadCommand is `drover reload`.

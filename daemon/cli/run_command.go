@@ -43,20 +43,20 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
-	defer ownprocess.SurviveClosedLog()()
+	defer ownprocess.CatchSIGPIPE()()
 	ready := make(chan struct{})
 	d := daemon.New(cfg, append(std.daemonOptions(), daemon.WithLogger(log), daemon.WithLogLevel(level), daemon.WithWholeProcess(), daemon.WithReady(func() { close(ready) }))...)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	systemd := ownprocess.NotifySystemd(ctx, std.Env, d.Summary, ready, log)
 	defer systemd.Close()
-	defer std.onHangUp(ctx, stop, d, systemd)()
+	defer std.handleHangUps(ctx, stop, d, systemd)()
 	return d.Run(ctx)
 }
 
-// onHangUp reloads the configuration at each SIGHUP, until the returned function is called. If the
-// SIGHUP comes from a terminal that was closed, the daemon stops instead.
-func (std *IO) onHangUp(ctx context.Context, stop context.CancelFunc, d *daemon.Daemon, systemd *ownprocess.Systemd) (leave func()) {
+// handleHangUps reloads the configuration at each SIGHUP, until the returned function is called. If
+// the SIGHUP comes from a terminal that was closed, the daemon stops instead.
+func (std *IO) handleHangUps(ctx context.Context, stop context.CancelFunc, d *daemon.Daemon, systemd *ownprocess.Systemd) (leave func()) {
 	if std.HangUps == nil {
 		return func() {}
 	}
@@ -133,6 +133,6 @@ func (instanceCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, link.Close()) }()
-	defer ownprocess.SurviveClosedLog()()
+	defer ownprocess.CatchSIGPIPE()()
 	return daemon.RunInstance(ctx, link, std.Env, std.newLevelLogger, std.daemonOptions()...)
 }

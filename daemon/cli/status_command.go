@@ -96,7 +96,7 @@ func (*healthCommand) Help() string {
 }
 
 func (c *healthCommand) Run(ctx context.Context, std *IO) error {
-	client, err := c.healthClient(ctx, std)
+	client, err := c.newHealthClient(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -115,8 +115,8 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	return err
 }
 
-// healthClient returns the client of the admin server or, if that is off, of the probes.
-func (c *healthCommand) healthClient(ctx context.Context, std *IO) (*admin.Client, error) {
+// newHealthClient returns the client of the admin server or, if that is off, of the probes.
+func (c *healthCommand) newHealthClient(ctx context.Context, std *IO) (*admin.Client, error) {
 	cfg, err := c.loadClient(ctx, std)
 	if err != nil {
 		return nil, err

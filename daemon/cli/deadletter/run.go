@@ -42,7 +42,7 @@ type run struct {
 	consecutiveFailures int
 	shared              error
 	stuck               map[string]bool // keys of which one letter was left
-	behind              int             // letters that were left behind it
+	skippedBehind       int             // letters that were left behind it
 	showProgress        func()          // to the progress
 }
 
@@ -106,15 +106,15 @@ func (r *run) processAll(ctx context.Context, d triggers.DeadLetters) error {
 		}
 	})
 	clear := r.drawProgress()
-	matched, err := r.startEach(ctx, working, d)
+	matched, err := r.startLetters(ctx, working, d)
 	close(ended)
 	watch.Wait()
 	clear()
 	return r.printSummary(ctx, matched, err)
 }
 
-// startEach starts one letter after another, in lanes, and returns when all have ended.
-func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (matched int, err error) {
+// startLetters starts one letter after another, in lanes, and returns when all have ended.
+func (r *run) startLetters(ctx, working context.Context, d triggers.DeadLetters) (matched int, err error) {
 	var lanes lanes
 	defer lanes.waitAll()
 	room := make(chan struct{}, maxConcurrent)
@@ -142,7 +142,7 @@ func (r *run) startEach(ctx, working context.Context, d triggers.DeadLetters) (m
 		matched++
 		lanes.startLane(r.keyOf(&letter), func() {
 			defer func() { <-room }()
-			if ctx.Err() == nil && !r.mustStop() && !r.isBehind(&letter) {
+			if ctx.Err() == nil && !r.mustStop() && !r.mustSkip(&letter) {
 				r.countResult(letter, r.process(working, letter))
 			}
 		})
@@ -177,12 +177,12 @@ func (r *run) keyOf(letter *triggers.DeadLetter) string {
 	return r.orderKey(letter)
 }
 
-// isBehind reports whether a letter must be left because one before it with the same key was.
-func (r *run) isBehind(letter *triggers.DeadLetter) bool {
+// mustSkip reports whether a letter must be left because one before it with the same key was.
+func (r *run) mustSkip(letter *triggers.DeadLetter) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stuck[r.keyOf(letter)] {
-		r.behind++
+		r.skippedBehind++
 		return true
 	}
 	return false
@@ -249,8 +249,8 @@ func (r *run) printSummary(ctx context.Context, matched int, err error) error {
 	if r.doubtful > 0 {
 		text += fmt.Sprintf(" (%d in doubt)", r.doubtful)
 	}
-	if r.behind > 0 {
-		text += fmt.Sprintf(" (%d behind one that was left, to keep the order)", r.behind)
+	if r.skippedBehind > 0 {
+		text += fmt.Sprintf(" (%d behind one that was left, to keep the order)", r.skippedBehind)
 	}
 	stopped := ctx.Err() != nil
 	early := stopped || err != nil || r.consecutiveFailures >= maxConsecutiveFailures || r.shared != nil

@@ -78,7 +78,7 @@ func TestALetterThatIsLeft(t *testing.T) {
 	}
 	a, b := letter("a"), letter("b")
 	r.countResult(a, errors.New("no"))
-	if !r.isBehind(&a) || r.isBehind(&b) || r.behind != 1 {
+	if !r.mustSkip(&a) || r.mustSkip(&b) || r.skippedBehind != 1 {
 		t.Errorf("%+v", r)
 	}
 }

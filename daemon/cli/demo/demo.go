@@ -150,7 +150,7 @@ func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 	for {
 		if feeding {
 			var err error
-			if feeding, err = r.topUp(quota); err != nil {
+			if feeding, err = r.refillQueues(quota); err != nil {
 				r.printLine("demo: cannot send: %v", err)
 				feeding = false
 			}
@@ -201,9 +201,9 @@ func (r *run) messageQuotas() map[string]int {
 	return quota
 }
 
-// topUp sends each function messages up to its number ahead, and reports whether there are more to
-// send.
-func (r *run) topUp(quota map[string]int) (more bool, err error) {
+// refillQueues sends each function messages up to its number ahead, and reports whether there are
+// more to send.
+func (r *run) refillQueues(quota map[string]int) (more bool, err error) {
 	sender := r.server.NewSender()
 	for _, s := range r.daemon.Status() {
 		f := functionOf(s.Name)

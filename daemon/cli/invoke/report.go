@@ -80,12 +80,12 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // PrintText writes the function's output to out as it is, and the rest to errs, without control
 // characters. If out is a terminal, the output is printed without them, too.
 func (r *Report) PrintText(out, errs io.Writer, outIsTerminal bool) error {
-	say := func(format string, args ...any) { fmt.Fprintln(errs, term.Printable(fmt.Sprintf(format, args...))) }
+	printLine := func(format string, args ...any) { fmt.Fprintln(errs, term.Printable(fmt.Sprintf(format, args...))) }
 	if r.Detail != "" {
-		say("%s", strings.TrimRight(r.Detail, "\n"))
+		printLine("%s", strings.TrimRight(r.Detail, "\n"))
 	}
 	if r.Error != "" && r.verdict.Kind != triggers.Reject { // otherwise the error is the reason
-		say("error: %s", r.Error)
+		printLine("error: %s", r.Error)
 	}
 	text := r.Verdict
 	switch r.verdict.Kind {
@@ -96,15 +96,15 @@ func (r *Report) PrintText(out, errs io.Writer, outIsTerminal bool) error {
 	case triggers.Release:
 		text = "release: it would be released without using an attempt"
 	}
-	say("verdict: %s (attempt %d of %d, took %v)", text, r.Attempt, r.MaxAttempts, r.took.Round(10*time.Microsecond))
+	printLine("verdict: %s (attempt %d of %d, took %v)", text, r.Attempt, r.MaxAttempts, r.took.Round(10*time.Microsecond))
 	switch {
 	case r.verdict.Kind != triggers.Done:
 	case r.output == nil:
-		say("output: none")
+		printLine("output: none")
 	case r.OutputTo == "":
-		say("output: %d bytes, which go nowhere: the function has no output in the configuration", len(r.output))
+		printLine("output: %d bytes, which go nowhere: the function has no output in the configuration", len(r.output))
 	default:
-		say("output: %d bytes, which would go to %s", len(r.output), r.OutputTo)
+		printLine("output: %d bytes, which would go to %s", len(r.output), r.OutputTo)
 	}
 	if len(r.output) == 0 {
 		return nil

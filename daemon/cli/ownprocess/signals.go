@@ -71,10 +71,10 @@ func HangUps() (hangUps <-chan os.Signal, ignore func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
-// SurviveClosedLog keeps the process alive when the reader of its log has gone, until stop is
+// CatchSIGPIPE keeps the process alive when the reader of its log has gone, until stop is
 // called: Go would end it at the next line. SIGPIPE is caught and not ignored, because the
 // commands that the process starts would ignore it too.
-func SurviveClosedLog() (stop func()) {
+func CatchSIGPIPE() (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGPIPE)
 	return func() { signal.Stop(signals) }

@@ -61,7 +61,7 @@ func WriteProject(kind, dir string, out io.Writer) error {
 	if dir != "." {
 		fmt.Fprintln(out, "  cd "+shellQuoted(dir))
 	}
-	if of := thisModule(); kind == "go" && of.Devel && of.Source == "" {
+	if of := currentModule(); kind == "go" && of.Devel && of.Source == "" {
 		fmt.Fprintln(out, "  # set the location of drover's source in go.mod: this build has no version")
 	}
 	for _, line := range nextCommands[kind] {
@@ -88,7 +88,7 @@ type projectFile struct {
 
 // projectFiles returns the files of a kind, in order.
 func projectFiles(kind string) (files []projectFile, err error) {
-	of := thisModule()
+	of := currentModule()
 	root := path.Join("projects", kind)
 	err = fs.WalkDir(projects, root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -145,15 +145,15 @@ func writeFiles(dir string, files []projectFile) (err error) {
 		return fmt.Errorf("nothing was written: %s has %s already; name another directory, as in drover init KIND DIR", dir, strings.Join(there, ", "))
 	}
 	for _, f := range files {
-		if err := writeNew(root, filepath.FromSlash(f.name), f.text); err != nil {
+		if err := createFile(root, filepath.FromSlash(f.name), f.text); err != nil {
 			return fmt.Errorf("writing the project: %w", err)
 		}
 	}
 	return nil
 }
 
-// writeNew writes a file that does not exist yet.
-func writeNew(root *os.Root, name string, text []byte) (err error) {
+// createFile writes a file that does not exist yet.
+func createFile(root *os.Root, name string, text []byte) (err error) {
 	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -166,8 +166,8 @@ func writeNew(root *os.Root, name string, text []byte) (err error) {
 	return err
 }
 
-// moduleOf describes how a program requires drover.
-type moduleOf struct {
+// moduleInfo describes how a program requires drover.
+type moduleInfo struct {
 	Go      string // the language version that drover needs
 	Version string
 	// Devel is true if drover was built from a source tree, and so has no version that others can
@@ -178,9 +178,9 @@ type moduleOf struct {
 
 var languageVersion = regexp.MustCompile(`go(1\.\d+)`)
 
-// thisModule describes the drover that this program was built from.
-func thisModule() moduleOf {
-	out := moduleOf{Go: "1.26.0", Version: "v0.0.0", Devel: true}
+// currentModule describes the drover that this program was built from.
+func currentModule() moduleInfo {
+	out := moduleInfo{Go: "1.26.0", Version: "v0.0.0", Devel: true}
 	if m := languageVersion.FindStringSubmatch(runtime.Version()); m != nil {
 		out.Go = m[1] + ".0"
 	}

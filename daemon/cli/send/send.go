@@ -73,7 +73,7 @@ func (b *Batch) readBodies() iter.Seq2[[]byte, error] {
 	case b.Body != nil:
 		return generateBodies(max(b.Count, 1), func(int) []byte { return []byte(*b.Body) })
 	case b.File != "":
-		return b.wholeFile()
+		return b.repeatFile()
 	case b.Lines == "" && b.Count > 0:
 		return generateBodies(b.Count, func(n int) []byte { return fmt.Append(nil, n) })
 	}
@@ -84,12 +84,12 @@ func (b *Batch) readBodies() iter.Seq2[[]byte, error] {
 			return
 		}
 		defer done()
-		eachLine(in, b.Count, yield)
+		yieldLines(in, b.Count, yield)
 	}
 }
 
-// wholeFile yields File as the body of each message.
-func (b *Batch) wholeFile() iter.Seq2[[]byte, error] {
+// repeatFile yields File as the body of each message.
+func (b *Batch) repeatFile() iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		body, err := ReadBody(b.File, b.In, MaxBody)
 		if err != nil {
@@ -141,8 +141,8 @@ func generateBodies(count int, body func(n int) []byte) iter.Seq2[[]byte, error]
 	}
 }
 
-// eachLine yields the lines of in: each once, or repeatedly up to count.
-func eachLine(in io.Reader, count int, yield func([]byte, error) bool) {
+// yieldLines yields the lines of in: each once, or repeatedly up to count.
+func yieldLines(in io.Reader, count int, yield func([]byte, error) bool) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, MaxBody)
 	var kept [][]byte

@@ -63,14 +63,14 @@ func (r *Report) WriteHTML(to io.Writer) error {
 	for _, m := range metrics {
 		for _, p := range panels {
 			if len(p.rows) > 0 {
-				view.Heats = append(view.Heats, heatView{m.name, m.unit, p.title, r.heatSVG(m, p)})
+				view.Heats = append(view.Heats, heatView{m.name, m.unit, p.title, r.drawHeatmap(m, p)})
 			}
 		}
 	}
 	for _, m := range metrics {
 		for _, p := range panels {
 			if len(p.columns) > 1 {
-				view.Lines = append(view.Lines, r.linesSVG(m, p))
+				view.Lines = append(view.Lines, r.drawLines(m, p))
 			}
 		}
 	}
@@ -93,8 +93,8 @@ const (
 	bottomMargin          = 8
 )
 
-// heatSVG draws a metric over a panel: one rectangle for each cell, with its number.
-func (r *Report) heatSVG(m metric, p *panel) template.HTML {
+// drawHeatmap draws a metric over a panel: one rectangle for each cell, with its number.
+func (r *Report) drawHeatmap(m metric, p *panel) template.HTML {
 	scale := r.newScale(m)
 	wide, high := leftMargin+len(p.columns)*cellWidth+8, topMargin+len(p.rows)*cellHeight+bottomMargin
 	var s chart.Drawing
@@ -161,9 +161,9 @@ const (
 	lineColours             = 6
 )
 
-// linesSVG draws a metric against the number in a panel's columns: a line for each number of
+// drawLines draws a metric against the number in a panel's columns: a line for each number of
 // processes, with its name at the end. The axis of columns is logarithmic.
-func (r *Report) linesSVG(m metric, p *panel) template.HTML {
+func (r *Report) drawLines(m metric, p *panel) template.HTML {
 	most := 0.0
 	for i := range r.Cells {
 		most = max(most, m.value(&r.Cells[i]))

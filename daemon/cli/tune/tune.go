@@ -186,24 +186,24 @@ func (r *Report) SkippedLines() (out []string) {
 
 // AdviceLines returns the conclusions from the numbers, as sentences.
 func (r *Report) AdviceLines() (out []string) {
-	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	addLine := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if r.Best == nil {
-		say("No cell was measured to its end, so there is no advice: give more time with --for.")
+		addLine("No cell was measured to its end, so there is no advice: give more time with --for.")
 		return out
 	}
-	say("Best: %v, %s calls/s.", r.Best.Settings, FormatNumber(r.Best.Throughput))
+	addLine("Best: %v, %s calls/s.", r.Best.Settings, FormatNumber(r.Best.Throughput))
 	if r.Cheapest.Settings != r.Best.Settings {
-		say("Cheapest within %.0f %% of it: %v, %s calls/s.", Tolerance*100, r.Cheapest.Settings, FormatNumber(r.Cheapest.Throughput))
+		addLine("Cheapest within %.0f %% of it: %v, %s calls/s.", Tolerance*100, r.Cheapest.Settings, FormatNumber(r.Cheapest.Throughput))
 	} else {
-		say("It is also the cheapest: nothing with less comes within %.0f %% of it.", Tolerance*100)
+		addLine("It is also the cheapest: nothing with less comes within %.0f %% of it.", Tolerance*100)
 	}
 	if a := r.Auto; a != nil {
-		say("Auto, which had %.0f s and began with nothing, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
+		addLine("Auto, which had %.0f s and began with nothing, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
 	} else if r.NoAuto != "" {
-		say("Auto was not compared: %s.", r.NoAuto)
+		addLine("Auto was not compared: %s.", r.NoAuto)
 	}
 	for _, what := range r.limitsReached() {
-		say("The best is at the end of the grid: more %s may give more.", what)
+		addLine("The best is at the end of the grid: more %s may give more.", what)
 	}
 	return out
 }

@@ -96,7 +96,7 @@ func (s *schemas) schemaOf(value any) any {
 		Anonymous: true,
 		// Clients must accept unknown fields, from newer daemons.
 		AllowAdditionalProperties: true,
-		LookupComment:             aboutField,
+		LookupComment:             describeField,
 		Namer:                     schemaName,
 	}
 	schema := reflector.Reflect(value)
@@ -128,8 +128,8 @@ func schemaName(t reflect.Type) string {
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
-// aboutField returns the description of a field, from its tag.
-func aboutField(t reflect.Type, field string) string {
+// describeField returns the description of a field, from its tag.
+func describeField(t reflect.Type, field string) string {
 	if field == "" || t.Kind() != reflect.Struct {
 		return ""
 	}

@@ -60,7 +60,7 @@ func Serve(cfg Config, routes []Route) (stop func(), err error) {
 		if err != nil {
 			return nil, fmt.Errorf("admin: %w", err)
 		}
-		s.startOne(l, secured, requireAuth(cfg.Admin, newMux(routes)))
+		s.startServer(l, secured, requireAuth(cfg.Admin, newMux(routes)))
 		cfg.Log.Debug("admin server listening", "address", l.Addr().String())
 	}
 	if cfg.Probes.Listen != "" {
@@ -72,7 +72,7 @@ func Serve(cfg Config, routes []Route) (stop func(), err error) {
 		public := slices.DeleteFunc(routes, func(r Route) bool {
 			return !r.Public && (r.Path != api.MetricsPath || !cfg.Probes.Metrics)
 		})
-		s.startOne(l, nil, newMux(public))
+		s.startServer(l, nil, newMux(public))
 		cfg.Log.Info("health checks listening", "address", l.Addr().String())
 	}
 	return s.stopAll, nil
@@ -85,8 +85,8 @@ type servers struct {
 	running sync.WaitGroup
 }
 
-// startOne serves a listener on a goroutine, with TLS unless secured is nil.
-func (s *servers) startOne(l net.Listener, secured *tls.Config, handler http.Handler) {
+// startServer serves a listener on a goroutine, with TLS unless secured is nil.
+func (s *servers) startServer(l net.Listener, secured *tls.Config, handler http.Handler) {
 	server := &http.Server{
 		Handler: handler, TLSConfig: secured, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// OlderProblem orders problems by their age, for slices.SortFunc.
-func OlderProblem(a, b FunctionProblem) int {
+// CompareProblems orders problems by their age, for slices.SortFunc.
+func CompareProblems(a, b FunctionProblem) int {
 	return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Kind, b.Kind))
 }
 
@@ -29,6 +29,6 @@ func MergeProblems(a, b []FunctionProblem) []FunctionProblem {
 		sum.Messages, sum.Blocks = out[i].Messages+p.Messages, out[i].Blocks || p.Blocks
 		out[i] = sum
 	}
-	slices.SortStableFunc(out, OlderProblem)
+	slices.SortStableFunc(out, CompareProblems)
 	return out
 }

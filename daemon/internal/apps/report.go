@@ -53,7 +53,7 @@ func (f *Function) ListProblems() []api.FunctionProblem {
 		}
 		out = append(out, api.FunctionProblem{Kind: kind, Text: b.Text, Since: b.Since, Messages: b.Messages, Message: b.Message, Blocks: b.Full})
 	}
-	slices.SortStableFunc(out, api.OlderProblem)
+	slices.SortStableFunc(out, api.CompareProblems)
 	return out
 }
 

@@ -158,18 +158,18 @@ func (s *Set) canReusePool(app string, code *interpreters.Code) bool {
 	}
 	changed, unused := code.ChangesSince(p.code, p.imports)
 	if len(changed) > 0 {
-		s.options.Log.Info("code changed", "app", app, "files", firstFew(changed))
+		s.options.Log.Info("code changed", "app", app, "files", shortList(changed))
 		return false
 	}
 	if len(unused) > 0 {
-		s.options.Log.Info("files changed that no worker has imported; the workers continue", "app", app, "files", firstFew(unused))
+		s.options.Log.Info("files changed that no worker has imported; the workers continue", "app", app, "files", shortList(unused))
 	}
 	p.code = code // a worker that imports one of those files later loads its present content
 	return true
 }
 
-// firstFew returns the first names of a list, for the log.
-func firstFew(names []string) string {
+// shortList returns the first names of a list, for the log.
+func shortList(names []string) string {
 	const few = 5
 	if len(names) > few {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)

@@ -118,9 +118,9 @@ func (s *Store) writeFile() error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", s.path, err)
 	}
-	beside := s.path + ".new"
-	if err := os.WriteFile(beside, append(text, '\n'), 0o600); err != nil {
+	temporary := s.path + ".new"
+	if err := os.WriteFile(temporary, append(text, '\n'), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(beside, s.path)
+	return os.Rename(temporary, s.path)
 }

@@ -62,11 +62,11 @@ func gcPercent(bodies, live int64) int {
 	return max(minGC, int((bodyGC*bodies+defaultGC*others)/(bodies+others)))
 }
 
-// SetGC makes the garbage collector run earlier while many bytes of bodies are held, until ctx
+// TuneGC makes the garbage collector run earlier while many bytes of bodies are held, until ctx
 // ends. By default, garbage may grow to the size of the live memory, which doubles large bodies.
 // Collecting them is cheap, since they contain no pointers. If the program has set another
-// percentage, SetGC does not change it.
-func SetGC(ctx context.Context, b *triggers.Budget) {
+// percentage, TuneGC does not change it.
+func TuneGC(ctx context.Context, b *triggers.Budget) {
 	before := debug.SetGCPercent(defaultGC)
 	if before != defaultGC {
 		debug.SetGCPercent(before)
@@ -105,7 +105,7 @@ func SetGC(ctx context.Context, b *triggers.Budget) {
 	}
 }
 
-// UseText returns how much of a budget is used, for people.
-func UseText(b *triggers.Budget) string {
+// UsageText returns how much of a budget is used, for people.
+func UsageText(b *triggers.Budget) string {
 	return fmt.Sprintf("%d of %d MiB in flight", b.Used()>>20, b.Limit()>>20)
 }

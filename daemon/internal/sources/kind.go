@@ -77,7 +77,7 @@ type Target struct {
 	Address    string
 }
 
-// Accepts reports which parts of a message, beside its body, a connection's queues or subjects
+// Accepts reports which parts of a message, besides its body, a connection's queues or subjects
 // accept.
 type Accepts struct {
 	Headers    bool // also properties

@@ -233,13 +233,13 @@ func explainAtSource(ctx context.Context, function string, source triggers.Trigg
 func (v *View) queryInstances(ctx context.Context, about, as string) []api.Explanation {
 	var out []api.Explanation
 	for _, id := range v.Fleet().InstanceIDs() {
-		var said api.Explanations
+		var answer api.Explanations
 		client := admin.NewSocketClient(instances.InstanceDir(v.DataDir(), id))
-		if err := client.GetJSON(ctx, api.ExplainPath(about, as), &said); err != nil {
+		if err := client.GetJSON(ctx, api.ExplainPath(about, as), &answer); err != nil {
 			v.Log.Debug("cannot query an instance", "instance", id, "error", err)
 			continue
 		}
-		for _, e := range said.Explanations {
+		for _, e := range answer.Explanations {
 			switch e.State {
 			case api.StateUnknown, string(triggers.PlaceReady), string(triggers.PlaceLater), string(triggers.PlaceLeased), string(triggers.PlaceDone), string(triggers.PlaceSpent):
 				continue // one request to its source is enough

@@ -80,7 +80,7 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 	case f.Pool != nil && f.Pool.Stats().Wanted > 0 && f.Pool.Stats().Ready == 0:
 		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, countRestarts(f))
 	case f.Memory.Waits():
-		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", bodymemory.UseText(v.Bodies()), f.Memory.Used()>>20)
+		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", bodymemory.UsageText(v.Bodies()), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
 		return "full", fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.Pool != nil:

@@ -22,7 +22,7 @@ func statusRoutes(v *View) []admin.Route {
 	return []admin.Route{{
 		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "How the daemon and its functions are doing.",
 		Response: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
-			admin.WriteJSON(w, http.StatusOK, v.makeReport(r.Context()))
+			admin.WriteJSON(w, http.StatusOK, v.newReport(r.Context()))
 		},
 	}, {
 		ID: "getScale", Method: http.MethodGet, Path: api.ScalePath, Help: "The latest decisions of the scaler, by target.",

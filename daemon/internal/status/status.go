@@ -70,7 +70,7 @@ func KindOf(statuses map[string]apps.Status, function string) *api.FunctionKind 
 	return nil
 }
 
-func (v *View) makeReport(ctx context.Context) api.StatusReport {
+func (v *View) newReport(ctx context.Context) api.StatusReport {
 	r := api.StatusReport{Phase: v.Phase(), Since: telemetry.ProcessStart, Functions: []api.FunctionOverview{}}
 	if c, ok := v.countInstances(); ok {
 		r.Instances = &api.InstancesStatus{Ready: c.Ready, Starting: c.Starting, Draining: c.Draining, Failing: c.Failing}

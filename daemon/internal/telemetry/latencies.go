@@ -46,11 +46,12 @@ const (
 	leading  = 6
 )
 
-// within holds the upper bounds of the buckets in an octave, as the bits of the mantissa; the last
-// is beyond the octave. from maps the leading bits to the bucket, or the one before it.
-var within, from = boundsWithin()
+// bucketBounds holds the upper bounds of the buckets in an octave, as the bits of the mantissa; the
+// last is beyond the octave. firstBuckets maps the leading bits to the bucket, or the one before
+// it.
+var bucketBounds, firstBuckets = octaveBounds()
 
-func boundsWithin() (bounds [octave + 1]uint64, first [1 << leading]int) {
+func octaveBounds() (bounds [octave + 1]uint64, first [1 << leading]int) {
 	for k := range octave {
 		bounds[k] = math.Float64bits(math.Exp2(float64(k)/octave)) & (1<<mantissa - 1)
 	}
@@ -72,8 +73,8 @@ func latencyStep(d time.Duration) int {
 	}
 	bits := math.Float64bits(seconds)
 	part := bits & (1<<mantissa - 1)
-	k := from[part>>(mantissa-leading)]
-	if part > within[k] {
+	k := firstBuckets[part>>(mantissa-leading)]
+	if part > bucketBounds[k] {
 		k++
 	}
 	return min((int(bits>>mantissa)-1023-lowestOctave)*octave+k, latencySteps-1)
