@@ -110,10 +110,20 @@ func counts(h *dto.Histogram) (out [][2]int64) {
 	return out
 }
 
-func BenchmarkLatencyStep(b *testing.B) {
-	d := time.Duration(1)
+func BenchmarkHistogram(b *testing.B) {
+	var ours Histogram
+	b.Run("own", func(b *testing.B) { observe(b, ours.Add) })
+	library := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "h", NativeHistogramBucketFactor: 1.05, NativeHistogramZeroThreshold: latencyBound(0),
+	})
+	b.Run("client_golang", func(b *testing.B) { observe(b, func(d time.Duration) { library.Observe(d.Seconds()) }) })
+}
+
+// observe adds durations from 1 to 8 ms.
+func observe(b *testing.B, add func(time.Duration)) {
+	d := uint64(1)
 	for b.Loop() {
 		d = d*6364136223846793005 + 1442695040888963407
-		latencyStep(d >> 30)
+		add(time.Millisecond + time.Duration(d>>41))
 	}
 }
