@@ -97,7 +97,7 @@ func TestExplainSharedSlots(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, `
 log: {format: text}
-apps: {both: {path: ./app, processes: 1, threads: 2}}
+apps: {both: {path: ./app, processes: 1, threads: 2, coroutines: 1}} # nothing to tune
 functions:
   one: {trigger: {nats: {}}, handler: {python: {app: both}}}
   two: {trigger: {nats: {}}, handler: {python: {app: both}}}

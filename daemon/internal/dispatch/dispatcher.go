@@ -184,7 +184,6 @@ type execution struct {
 	start            time.Time
 	standstill       time.Duration // total standstill of the daemon when the attempt began
 	begun            atomic.Int64  // when it got its slot, in ns since processStart; 0: it has none yet
-	entry            *inFlightEntry[execution]
 	slotted          bool
 	epoch            *Epoch // the epoch in which the call started; nil if nothing tunes the pool
 	handled          bool   // output and err are set
@@ -203,7 +202,7 @@ func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted boo
 		x.begun.Store(int64(now.Sub(processStart)))
 	}
 	x.standstill = f.Standstill.totalAt(now.Sub(processStart))
-	x.entry = f.inFlight.addEntry(x, f.Stats.InFlight())
+	f.inFlight.enter(x)
 	d.OnRevoked(x)
 	return x
 }
@@ -314,7 +313,7 @@ func (x *execution) runToEnd() {
 	} else {
 		f.Stats.abandoned.Add(1)
 	}
-	x.entry.Store(nil)
+	f.inFlight.leave(x)
 	f.Memory.Done(len(m.Body))
 	x.freeSlot(now)
 }

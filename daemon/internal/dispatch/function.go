@@ -45,7 +45,7 @@ type Function struct {
 
 	starter      handlers.Starter // the handler, if it implements Starter
 	executions   executionPool
-	inFlight     inFlightTable[execution]
+	inFlight     inFlightSet
 	failures     recentFailures
 	receiveError atomic.Value // a string: why nothing could be received
 	batch        []*execution // the executions of one dispatch; only Run uses it

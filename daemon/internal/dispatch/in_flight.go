@@ -2,9 +2,10 @@ package dispatch
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/drover-run/drover/daemon/internal/telemetry"
@@ -14,68 +15,33 @@ import (
 
 // This file keeps the messages in flight and the latest failures, for explanations and status.
 
-// inFlightTable holds the messages in flight. The receiver enters each message, and the message's
-// execution stores nil in its entry at the end: two stores a message, no lock and no allocation.
-// The zero value is empty.
-type inFlightTable[T any] struct {
-	entries atomic.Pointer[[]*inFlightEntry[T]]
-	next    int // used by the receiver only
+// inFlightSet holds the messages in flight. The zero value is empty. Its methods may be called from
+// many goroutines.
+type inFlightSet struct {
+	mu  sync.Mutex
+	all map[*execution]struct{}
 }
 
-// inFlightEntry holds one message, or nil.
-type inFlightEntry[T any] struct{ atomic.Pointer[T] }
-
-const (
-	// entriesAtOnce is the minimum number of entries that are added when there are too few.
-	entriesAtOnce = 64
-	// sparse is the ratio of entries to messages in flight above which addEntry searches all entries
-	// for a free one before it adds any.
-	sparse = 4
-)
-
-// addEntry stores a message in a free entry, and returns the entry. It must be called from one
-// goroutine. inFlight is about how many messages are in flight.
-func (p *inFlightTable[T]) addEntry(one *T, inFlight int64) *inFlightEntry[T] {
-	var all []*inFlightEntry[T]
-	if entries := p.entries.Load(); entries != nil {
-		all = *entries
+func (s *inFlightSet) enter(x *execution) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[*execution]struct{})
 	}
-	tries := entriesAtOnce
-	if int64(len(all)) > sparse*inFlight {
-		tries = len(all)
-	}
-	for range min(tries, len(all)) {
-		if p.next++; p.next >= len(all) {
-			p.next = 0
-		}
-		if e := all[p.next]; e.Load() == nil {
-			e.Store(one)
-			return e
-		}
-	}
-	made := make([]inFlightEntry[T], max(entriesAtOnce, len(all)))
-	more := make([]*inFlightEntry[T], 0, len(all)+len(made))
-	more = append(more, all...)
-	for i := range made {
-		more = append(more, &made[i])
-	}
-	p.next = len(all)
-	more[p.next].Store(one)
-	p.entries.Store(&more)
-	return more[p.next]
+	s.all[x] = struct{}{}
 }
 
-// listAll returns the messages in flight. It may be called from many goroutines.
-func (p *inFlightTable[T]) listAll() []*T {
-	var out []*T
-	if entries := p.entries.Load(); entries != nil {
-		for _, e := range *entries {
-			if one := e.Load(); one != nil {
-				out = append(out, one)
-			}
-		}
-	}
-	return out
+func (s *inFlightSet) leave(x *execution) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, x)
+}
+
+// listAll returns the messages in flight, in no order.
+func (s *inFlightSet) listAll() []*execution {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.all))
 }
 
 // RecentFailure is an attempt that failed.

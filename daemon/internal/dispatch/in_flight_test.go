@@ -3,6 +3,7 @@ package dispatch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -10,20 +11,19 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// The table lists each message from addEntry until its entry is nil, in about as few entries as
-// needed, while other goroutines list it.
-func TestInFlightTable(t *testing.T) {
-	var p inFlightTable[execution]
-	var looking sync.WaitGroup
+// The set lists each message from enter to leave, while other goroutines list it.
+func TestInFlightSet(t *testing.T) {
+	var s inFlightSet
+	var listing sync.WaitGroup
 	stop := make(chan struct{})
-	looking.Go(func() {
+	listing.Go(func() {
 		for {
 			select {
 			case <-stop:
 				return
 			default:
-				for _, t := range p.listAll() {
-					_ = t.received
+				for _, x := range s.listAll() {
+					_ = x.received
 				}
 			}
 		}
@@ -31,32 +31,26 @@ func TestInFlightTable(t *testing.T) {
 	const most = 100
 	var in []*execution
 	for n := range 20_000 {
-		own := &execution{received: time.Now()}
-		own.entry = p.addEntry(own, int64(len(in)))
-		in = append(in, own)
+		x := &execution{received: time.Now()}
+		s.enter(x)
+		in = append(in, x)
 		if len(in) > most {
 			// Neither the oldest nor the newest: some stay for a long time.
 			at := 7 * n % most
-			in[at].entry.Store(nil)
-			in = append(in[:at], in[at+1:]...)
+			s.leave(in[at])
+			in = slices.Delete(in, at, at+1)
 		}
 	}
 	close(stop)
-	looking.Wait()
-	found := make(map[*execution]bool)
-	for _, own := range p.listAll() {
-		found[own] = true
-	}
-	for _, own := range in {
-		if !found[own] {
-			t.Fatal("one in flight is missing")
-		}
-	}
+	listing.Wait()
+	found := s.listAll()
 	if len(found) != len(in) {
-		t.Errorf("%d are there, of %d", len(found), len(in))
+		t.Errorf("%d are listed, of %d", len(found), len(in))
 	}
-	if n := len(*p.entries.Load()); n > 2*(sparse+1)*most {
-		t.Errorf("%d entries for %d", n, most)
+	for _, x := range in {
+		if !slices.Contains(found, x) {
+			t.Fatal("a message in flight is not listed")
+		}
 	}
 }
 
