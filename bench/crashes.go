@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -82,7 +82,7 @@ func (c *crashesCommand) Run(ctx context.Context) (err error) {
 	if err := until(ctx, func() bool { return r.command(ctx, "health").Run() == nil }); err != nil {
 		return err
 	}
-	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
+	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (c *crashesCommand) Run(ctx context.Context) (err error) {
 }
 
 // send sends at the rate, by the clock.
-func (c *crashesCommand) send(ctx context.Context, to *natsjs.Sender) (sent, crashes int, err error) {
+func (c *crashesCommand) send(ctx context.Context, to *client.Sender) (sent, crashes int, err error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	began, crash := time.Now(), c.Every

@@ -19,7 +19,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -193,7 +193,7 @@ func (g *graves) run(ctx context.Context, f handlers.Func, is func(jetstream.Jet
 func (g *graves) watch(ctx context.Context, is func(jetstream.JetStream) (bool, error)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, stuckAfter)
 	defer cancel()
-	var conn *natsjs.Connection
+	var conn *client.Connection
 	var js jetstream.JetStream
 	for {
 		if conn == nil {
@@ -213,12 +213,12 @@ func (g *graves) watch(ctx context.Context, is func(jetstream.JetStream) (bool, 
 }
 
 // connect returns nil while no server listens yet.
-func (g *graves) connect(ctx context.Context) (*natsjs.Connection, jetstream.JetStream, error) {
+func (g *graves) connect(ctx context.Context) (*client.Connection, jetstream.JetStream, error) {
 	url, token, err := embedded.ReadClient(g.nats)
 	if err != nil {
 		return nil, nil, nil
 	}
-	c, err := natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "bench", URLs: []string{url}, Token: token, Log: slog.New(slog.DiscardHandler)})
+	c, err := client.Connect(ctx, client.Config{Name: "bench", URLs: []string{url}, Token: token, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, nil, nil // left behind by one that was killed
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -62,7 +62,7 @@ func (c *memoryCommand) measure(ctx context.Context, language string, budget int
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
+	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
@@ -296,7 +296,7 @@ func withOrderNATS(ctx context.Context, do func(orderSource) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
+	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -198,7 +198,7 @@ func (c *reloadCommand) load(ctx context.Context, running *sync.WaitGroup, dataD
 	if err != nil {
 		return nil, err
 	}
-	conn, err := natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "load", URLs: []string{url}, Token: token, Log: slog.New(slog.DiscardHandler)})
+	conn, err := client.Connect(ctx, client.Config{Name: "load", URLs: []string{url}, Token: token, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}

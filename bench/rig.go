@@ -20,7 +20,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -47,7 +47,7 @@ const stuckAfter = 2 * time.Minute
 type rig struct {
 	dir    string
 	server *embedded.Server
-	conn   *natsjs.Connection
+	conn   *client.Connection
 	js     jetstream.JetStream
 	next   int // numbers the consumers
 }
@@ -77,7 +77,7 @@ func (r *rig) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if r.conn, err = natsjs.ConnectInProcess(ctx, r.server, slog.New(slog.DiscardHandler)); err != nil {
+	if r.conn, err = client.ConnectInProcess(ctx, r.server, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
 	if r.js, err = jetstream.New(r.conn.Conn()); err != nil {

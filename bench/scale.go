@@ -29,7 +29,7 @@ import (
 	"github.com/drover-run/drover/scaler/local"
 	"github.com/drover-run/drover/scaler/sim"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -200,12 +200,12 @@ func burnRate(ctx context.Context) (rate float64, workers int, err error) {
 }
 
 // dialEmbedded reaches a daemon's embedded server from beside it.
-func dialEmbedded(ctx context.Context, dataDir string) (*natsjs.Connection, error) {
+func dialEmbedded(ctx context.Context, dataDir string) (*client.Connection, error) {
 	url, token, err := embedded.ReadClient(filepath.Join(dataDir, "nats-embedded"))
 	if err != nil {
 		return nil, err
 	}
-	return natsjs.Connect(ctx, natsjs.ConnectionConfig{Name: "bench", URLs: []string{url}, Token: token, Log: warnings})
+	return client.Connect(ctx, client.Config{Name: "bench", URLs: []string{url}, Token: token, Log: warnings})
 }
 
 // A line of the app's log.
@@ -276,7 +276,7 @@ func stepOnce(ctx context.Context) (gap time.Duration, err error) {
 	}()
 	limited, cancel := context.WithTimeout(ctx, stuckAfter)
 	defer cancel()
-	var conn *natsjs.Connection
+	var conn *client.Connection
 	if err := until(limited, func() bool {
 		conn, err = dialEmbedded(limited, filepath.Join(dir, ".drover"))
 		return err == nil
@@ -342,7 +342,7 @@ func (c *scaleCommand) scaleIn(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.Background())) }()
-	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
+	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

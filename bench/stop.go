@@ -26,7 +26,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
@@ -285,7 +285,7 @@ func (n *natsStore) delivered(ctx context.Context) (count int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := natsjs.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
+	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return 0, err
 	}

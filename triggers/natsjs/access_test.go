@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nkeys"
 
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -39,12 +40,12 @@ func TestWaysIn(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		server func(*server.Options)
-		good   ConnectionConfig
-		bad    ConnectionConfig
+		good   client.Config
+		bad    client.Config
 	}{
-		"token":    {func(o *server.Options) { o.Authorization = "s3cret" }, ConnectionConfig{Token: "s3cret"}, ConnectionConfig{Token: "hunter2"}},
-		"password": {func(o *server.Options) { o.Username, o.Password = "joe", "s3cret" }, ConnectionConfig{User: "joe", Password: "s3cret"}, ConnectionConfig{User: "joe", Password: "hunter2"}},
-		"nkey":     {func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} }, ConnectionConfig{NKey: string(seed) + "\n"}, ConnectionConfig{}},
+		"token":    {func(o *server.Options) { o.Authorization = "s3cret" }, client.Config{Token: "s3cret"}, client.Config{Token: "hunter2"}},
+		"password": {func(o *server.Options) { o.Username, o.Password = "joe", "s3cret" }, client.Config{User: "joe", Password: "s3cret"}, client.Config{User: "joe", Password: "hunter2"}},
+		"nkey":     {func(o *server.Options) { o.Nkeys = []*server.NkeyUser{{Nkey: public}} }, client.Config{NKey: string(seed) + "\n"}, client.Config{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := startBroker(t, test.server)
@@ -54,19 +55,19 @@ func TestWaysIn(t *testing.T) {
 				t.Error(err)
 			}
 			test.bad.Log = testLog(t)
-			_, err := Connect(t.Context(), test.bad)
+			_, err := client.Connect(t.Context(), test.bad)
 			if err == nil || !strings.Contains(err.Error(), "check the connection's credentials") || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%v", err)
 			}
 		})
 	}
-	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, NKey: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "nkey is no seed") {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{"nats://127.0.0.1:1"}, NKey: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "nkey is no seed") {
 		t.Errorf("%v", err)
 	}
-	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "is the server there") {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{"nats://127.0.0.1:1"}, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "is the server there") {
 		t.Errorf("%v", err)
 	}
-	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{"nats://127.0.0.1:1"}, CA: "x", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.ca has no PEM") {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{"nats://127.0.0.1:1"}, CA: "x", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.ca has no PEM") {
 		t.Errorf("%v", err)
 	}
 }
@@ -123,19 +124,19 @@ func account(t *testing.T) (change func(*server.Options), credentials string) {
 func TestCredentialsFile(t *testing.T) {
 	change, credentials := account(t)
 	b := startBroker(t, change)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}, Credentials: credentials})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}, Credentials: credentials})
 	tr := open(t, c, testConfig(t))
 	send(t, c, "orders.x", "1")
 	done(t, receive(t, tr, 1)...)
 
 	_, others := account(t)
 	for name, text := range map[string]string{"another operator's": others, "none": ""} {
-		_, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Credentials: text, Log: testLog(t)})
+		_, err := client.Connect(t.Context(), client.Config{URLs: []string{b.url()}, Credentials: text, Log: testLog(t)})
 		if err == nil || !strings.Contains(err.Error(), "check the connection's credentials") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Credentials: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "credentials has no user's seed") {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{b.url()}, Credentials: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "credentials has no user's seed") {
 		t.Errorf("%v", err)
 	}
 }
@@ -178,21 +179,21 @@ func TestTLS(t *testing.T) {
 		o.TLSTimeout = 10
 		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots, MinVersion: tls.VersionTLS12}
 	})
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}, CA: root, Cert: cert, Key: key})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}, CA: root, Cert: cert, Key: key})
 	if c.State() != "connected" {
 		t.Error(c.State())
 	}
-	for name, cfg := range map[string]ConnectionConfig{
+	for name, cfg := range map[string]client.Config{
 		"no certificate of its own": {CA: root},
 		"another root":              {Cert: cert, Key: key},
 	} {
 		cfg.URLs, cfg.Log = []string{b.url()}, testLog(t)
-		if c, err := Connect(t.Context(), cfg); err == nil {
+		if c, err := client.Connect(t.Context(), cfg); err == nil {
 			_ = c.Close()
 			t.Errorf("it connects with %s", name)
 		}
 	}
-	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{b.url()}, Cert: "x", Key: "y", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.cert and tls.key") {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{b.url()}, Cert: "x", Key: "y", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "tls.cert and tls.key") {
 		t.Errorf("%v", err)
 	}
 }
@@ -213,10 +214,10 @@ func TestEmbedded(t *testing.T) {
 			t.Errorf("%s can be read by others: %v, %v", name, info.Mode(), err)
 		}
 	}
-	if _, err := Connect(t.Context(), ConnectionConfig{URLs: []string{url}, Log: testLog(t)}); err == nil {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{url}, Log: testLog(t)}); err == nil {
 		t.Error("it lets in who has no token")
 	}
-	other := dialBroker(t, ConnectionConfig{URLs: []string{url}, Token: token})
+	other := dialBroker(t, client.Config{URLs: []string{url}, Token: token})
 	tr := open(t, connect(t, first), testConfig(t))
 	send(t, other, "orders.x", "from outside")
 	done(t, receive(t, tr, 1)...)

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
 // One goroutine sends acknowledgements in batches. If each caller of Settle sent its own, the
@@ -29,15 +31,15 @@ var (
 
 // acks sends the acknowledgements of a trigger, and keeps them until they are confirmed.
 type acks struct {
-	t       *trigger
-	wake    chan struct{} // wakes run
-	sending sync.Mutex    // serializes sending; locked before trigger.mu
+	*binding
+	wake    chan struct{} // wakes sendLoop
+	sending sync.Mutex    // serializes sending; locked before binding.mu
 	refused atomic.Bool   // the connection refused an acknowledgement
 
-	// Guarded by trigger.mu.
+	// Guarded by binding.mu.
 	kept  [2][]acked          // by generation: since the last barrier, and since the one before it
 	sent  int                 // length of the sent part of kept[0]
-	woken bool                // run was woken, and has not finished
+	woken bool                // sendLoop was woken, and has not finished
 	again map[place]time.Time // acknowledgements sent again, and when each entry expires
 }
 
@@ -47,18 +49,18 @@ type acked struct {
 	reply string
 }
 
-// queueAck queues the acknowledgement of a message; trigger.mu is locked.
-func (a *acks) queueAck(l *leasedMessage) {
-	a.t.leaveIdle()
-	a.kept[0] = append(a.kept[0], acked{l.place(), l.msg.Reply})
+// queueAck queues the acknowledgement of a message; a.mu is locked.
+func (a *acks) queueAck(p place, reply string) {
+	a.leaveIdle()
+	a.kept[0] = append(a.kept[0], acked{p, reply})
 	if !a.woken {
 		a.woken = true
 		signal(a.wake)
 	}
 }
 
-// run is the goroutine that sends acknowledgements.
-func (a *acks) run(ctx context.Context) {
+// sendLoop is the goroutine that sends acknowledgements.
+func (a *acks) sendLoop(ctx context.Context) {
 	for {
 		select {
 		case <-a.wake:
@@ -75,14 +77,14 @@ func (a *acks) sendUnsent(turn bool) (old []acked) {
 	a.sending.Lock()
 	defer a.sending.Unlock()
 	for {
-		a.t.mu.Lock()
+		a.mu.Lock()
 		unsent := a.kept[0][a.sent:]
 		a.sent = len(a.kept[0])
 		a.woken = len(unsent) > 0 && !turn
 		if turn {
 			old, a.kept[0], a.kept[1], a.sent = a.kept[1], nil, a.kept[0], 0
 		}
-		a.t.mu.Unlock()
+		a.mu.Unlock()
 		a.publish(unsent)
 		if turn || len(unsent) == 0 {
 			return old
@@ -96,17 +98,17 @@ func (a *acks) publish(all []acked) {
 	if len(all) == 0 {
 		return
 	}
-	a.t.mu.Lock()
-	sure := a.t.verified()
-	a.t.mu.Unlock()
+	a.mu.Lock()
+	sure := a.isVerified()
+	a.mu.Unlock()
 	for _, one := range all {
-		if !sure || !a.t.conn.nc.IsConnected() {
+		if !sure || !a.conn.Conn().IsConnected() {
 			a.refused.Store(true)
 			return
 		}
-		if err := a.t.conn.nc.Publish(one.reply, ack); err != nil {
+		if err := a.conn.Conn().Publish(one.reply, ack); err != nil {
 			if !a.refused.Swap(true) {
-				a.t.log.Warn("cannot send acknowledgements; will try again when the server is back", "error", err)
+				a.log.Warn("cannot send acknowledgements; will try again when the server is back", "error", err)
 			}
 			return
 		}
@@ -116,30 +118,30 @@ func (a *acks) publish(all []acked) {
 // barrier waits for the server to confirm the older generation, and drops it. Later
 // acknowledgements are kept, to be sent again after an outage.
 func (a *acks) barrier(ctx context.Context) {
-	a.t.mu.Lock()
+	a.mu.Lock()
 	none := len(a.kept[0])+len(a.kept[1]) == 0
 	for p, until := range a.again {
 		if time.Now().After(until) {
 			delete(a.again, p)
 		}
 	}
-	sure := a.t.verified()
-	a.t.mu.Unlock()
+	sure := a.isVerified()
+	a.mu.Unlock()
 	if none || !sure {
 		return
 	}
 	if a.refused.Load() {
 		a.resend()
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	ctx, cancel := context.WithTimeout(ctx, client.RequestLimit)
 	defer cancel()
 	// An acknowledgement sent during the flush may not be covered by it. So the generations turn
 	// before the flush, and the older one is dropped after it.
 	old := a.sendUnsent(true)
-	if a.t.conn.nc.FlushWithContext(ctx) != nil || a.refused.Load() {
-		a.t.mu.Lock()
+	if a.conn.Conn().FlushWithContext(ctx) != nil || a.refused.Load() {
+		a.mu.Lock()
 		a.kept[1] = append(old, a.kept[1]...)
-		a.t.mu.Unlock()
+		a.mu.Unlock()
 	}
 }
 
@@ -148,7 +150,7 @@ func (a *acks) barrier(ctx context.Context) {
 func (a *acks) resend() {
 	a.sending.Lock()
 	defer a.sending.Unlock()
-	a.t.mu.Lock()
+	a.mu.Lock()
 	var all []acked
 	for i := range a.kept {
 		all = append(all, a.kept[i]...)
@@ -156,30 +158,30 @@ func (a *acks) resend() {
 	if a.again == nil {
 		a.again = make(map[place]time.Time)
 	}
-	until := time.Now().Add(2*time.Duration(a.t.ackWait.Load()) + 10*time.Second)
+	until := time.Now().Add(2*time.Duration(a.ackWait.Load()) + 10*time.Second)
 	for _, one := range all {
 		a.again[one.place] = until
 	}
-	a.t.mu.Unlock()
+	a.mu.Unlock()
 	a.refused.Store(false)
 	if a.publish(all); len(all) > 0 && !a.refused.Load() {
-		a.t.log.Info("sent the last acknowledgements again", "count", len(all))
+		a.log.Info("sent the last acknowledgements again", "count", len(all))
 	}
 }
 
-// dropAll deletes all acknowledgements and returns their number; trigger.mu is locked.
+// dropAll deletes all acknowledgements and returns their number; a.mu is locked.
 func (a *acks) dropAll() (kept int) {
 	kept = a.count()
 	a.kept, a.sent, a.again = [2][]acked{}, 0, nil
 	return kept
 }
 
-// count returns the number of unconfirmed acknowledgements; trigger.mu is locked.
+// count returns the number of unconfirmed acknowledgements; a.mu is locked.
 func (a *acks) count() int { return len(a.kept[0]) + len(a.kept[1]) }
 
-// resent reports whether the acknowledgement of a message was sent again recently; trigger.mu is
+// wasResent reports whether the acknowledgement of a message was sent again recently; a.mu is
 // locked.
-func (a *acks) resent(p place) bool {
+func (a *acks) wasResent(p place) bool {
 	until, sent := a.again[p]
 	return sent && time.Now().Before(until)
 }

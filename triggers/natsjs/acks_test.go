@@ -3,30 +3,27 @@ package natsjs
 import (
 	"testing"
 	"time"
+
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
 func TestAcknowledgementsThatTheConnectionRefuses(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t, nil)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
 	cfg := testConfig(t)
 	tr := open(t, c, cfg)
 	send(t, c, "orders.x", "1", "2", "3")
 	handling := receive(t, tr, 3)
 	b.stop()
 	waitState(t, c, "reconnecting")
-	for c.nc.Publish("junk", make([]byte, 1<<19)) == nil {
+	for c.Conn().Publish("junk", make([]byte, 1<<19)) == nil {
 	}
-	for c.nc.Publish("junk", nil) == nil { // to the last byte
+	for c.Conn().Publish("junk", nil) == nil { // to the last byte
 	}
 	done(t, handling...)
 	inner := tr.(*trigger)
-	deadline := time.Now().Add(patience)
-	for !inner.acks.refused.Load() {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was refused")
-		}
-	}
+	waitFor(t, "a refusal", inner.settler.acks.refused.Load)
 	b.start(t)
 	waitState(t, c, "connected")
 	allAcknowledged(t, c, cfg)
@@ -34,11 +31,11 @@ func TestAcknowledgementsThatTheConnectionRefuses(t *testing.T) {
 
 // allAcknowledged waits until the server has worked the acknowledgements off
 // that it has received.
-func allAcknowledged(t testing.TB, c *Connection, cfg Config) {
+func allAcknowledged(t testing.TB, c *client.Connection, cfg Config) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+		consumer, err := c.JetStream().Consumer(t.Context(), cfg.Stream, cfg.Consumer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +57,7 @@ func TestCloseSendsWhatIsSettled(t *testing.T) {
 	handling := receive(t, tr, 2)
 	inner := tr.(*trigger)
 	inner.mu.Lock()
-	inner.acks.woken = true // as if the goroutine that sends were busy
+	inner.settler.acks.woken = true // as if the goroutine that sends were busy
 	inner.mu.Unlock()
 	done(t, handling...)
 	if err := tr.Close(t.Context()); err != nil {

@@ -7,16 +7,18 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
 )
 
 // BenchmarkReceive reads and acknowledges through the trigger, and with nats.go
 // alone: the difference in allocations is the trigger's own.
 func BenchmarkReceive(b *testing.B) {
-	setUp := func(b *testing.B) (*Connection, Config) {
+	setUp := func(b *testing.B) (*client.Connection, Config) {
 		c := connect(b, startServer(b, b.TempDir()))
 		cfg := testConfig(b)
 		s := c.NewSender()
-		if _, _, err := findConsumer(b.Context(), c.js, cfg, cfg.Log); err != nil {
+		if _, _, err := consumers.Open(b.Context(), c.JetStream(), cfg.Config, cfg.Log); err != nil {
 			b.Fatal(err)
 		}
 		body := make([]byte, 128)
@@ -48,13 +50,13 @@ func BenchmarkReceive(b *testing.B) {
 			}
 			left -= len(got)
 		}
-		if err := c.nc.Flush(); err != nil {
+		if err := c.Conn().Flush(); err != nil {
 			b.Fatal(err)
 		}
 	})
 	b.Run("nats.go", func(b *testing.B) {
 		c, cfg := setUp(b)
-		consumer, err := c.js.Consumer(b.Context(), cfg.Stream, cfg.Consumer)
+		consumer, err := c.JetStream().Consumer(b.Context(), cfg.Stream, cfg.Consumer)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -72,7 +74,7 @@ func BenchmarkReceive(b *testing.B) {
 			b.Fatal(err)
 		}
 		all.Wait()
-		if err := c.nc.Flush(); err != nil {
+		if err := c.Conn().Flush(); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()

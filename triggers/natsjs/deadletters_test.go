@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
 func TestADeadLetterKeepsWhatTheMessageHad(t *testing.T) {
@@ -53,15 +54,8 @@ func TestADeadLetterIsNotDoubledByACrash(t *testing.T) {
 	d := receive(t, tr, 1)[0]
 	verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no"}
 	// The copy is made, and then the daemon dies before the original ends.
-	if err := tr.(*trigger).makeGraveyard(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	var l *leasedMessage
-	own := tr.(*trigger)
-	own.mu.Lock()
-	l = own.leases.ring.next
-	own.mu.Unlock()
-	if err := l.bury(t.Context(), d.Message, verdict); err != nil {
+	l := leaseOf(t, tr, d)
+	if err := l.settler.bury(t.Context(), l, d.Message, verdict); err != nil {
 		t.Fatal(err)
 	}
 	if err := tr.Close(t.Context()); err != nil {
@@ -76,7 +70,7 @@ func TestADeadLetterIsNotDoubledByACrash(t *testing.T) {
 
 func TestADeadLetterThatHardlyFits(t *testing.T) {
 	b := startBroker(t, func(o *server.Options) { o.MaxPayload = 64 << 10 })
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
 	tr := open(t, c, testConfig(t))
 	verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no", Detail: strings.Repeat("traceback\n", 1000)}
 	for name, test := range map[string]struct {
@@ -123,7 +117,7 @@ func TestTheLedgerIsEmptiedWhenMessagesEnd(t *testing.T) {
 	}
 	deadline := time.Now().Add(patience)
 	for {
-		stream, err := c.js.Stream(t.Context(), "KV_"+LedgerBucket)
+		stream, err := c.JetStream().Stream(t.Context(), "KV_"+client.AttemptsBucket)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -59,10 +60,10 @@ func (b *broker) stop() {
 
 func (b *broker) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", b.options.Port) }
 
-func dialBroker(t testing.TB, cfg ConnectionConfig) *Connection {
+func dialBroker(t testing.TB, cfg client.Config) *client.Connection {
 	t.Helper()
 	cfg.Name, cfg.Log = "test", testLog(t)
-	c, err := Connect(t.Context(), cfg)
+	c, err := client.Connect(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,19 +71,14 @@ func dialBroker(t testing.TB, cfg ConnectionConfig) *Connection {
 	return c
 }
 
-func waitState(t *testing.T, c *Connection, prefix string) {
+func waitState(t *testing.T, c *client.Connection, prefix string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !strings.HasPrefix(c.State(), prefix) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the state is %q, not %s", c.State(), prefix)
-		}
-	}
+	waitFor(t, "the state "+prefix, func() bool { return strings.HasPrefix(c.State(), prefix) })
 }
 
 func TestABrokerThatGoesAndReturns(t *testing.T) {
 	b := startBroker(t, nil)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
 	cfg := testConfig(t)
 	tr := open(t, c, cfg)
 	send(t, c, "orders.x", "1", "2", "3")
@@ -121,7 +117,7 @@ func TestLink(t *testing.T) {
 		b := startBroker(t, nil)
 		cfg := testConfig(t)
 		cfg.OrderingToken = token
-		tr := open(t, dialBroker(t, ConnectionConfig{URLs: []string{b.url()}}), cfg)
+		tr := open(t, dialBroker(t, client.Config{URLs: []string{b.url()}}), cfg)
 		wait := func(up bool, reconnects int64) {
 			t.Helper()
 			for deadline := time.Now().Add(patience); ; {
@@ -144,7 +140,7 @@ func TestLink(t *testing.T) {
 
 func TestAConsumerThatIsDeletedAndMadeAgain(t *testing.T) {
 	b := startBroker(t, nil)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
 	cfg := testConfig(t)
 	tr := open(t, c, cfg)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -155,7 +151,7 @@ func TestAConsumerThatIsDeletedAndMadeAgain(t *testing.T) {
 		failed <- err
 	}()
 	waitOutstanding(t, tr)
-	if err := c.js.DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
+	if err := c.JetStream().DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-failed; err == nil || !strings.Contains(err.Error(), "consumer billing of stream ORDERS") {
@@ -169,18 +165,7 @@ func TestAConsumerThatIsDeletedAndMadeAgain(t *testing.T) {
 func waitOutstanding(t *testing.T, tr triggers.Trigger) {
 	t.Helper()
 	own := tr.(*trigger)
-	deadline := time.Now().Add(patience)
-	for {
-		own.mu.Lock()
-		n := own.outstanding()
-		own.mu.Unlock()
-		if n > 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was requested")
-		}
-	}
+	waitFor(t, "a request", func() bool { return look(own, own.intake.requests.outstanding) > 0 })
 }
 
 func TestNoMoreIsHeldThanThereIsRoomFor(t *testing.T) {
@@ -191,10 +176,10 @@ func TestNoMoreIsHeldThanThereIsRoomFor(t *testing.T) {
 	bodies := make([]string, 100)
 	send(t, c, "orders.x", bodies...)
 	held := receive(t, tr, 3)
-	if err := c.nc.Flush(); err != nil {
+	if err := c.Conn().Flush(); err != nil {
 		t.Fatal(err)
 	}
-	consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+	consumer, err := c.JetStream().Consumer(t.Context(), cfg.Stream, cfg.Consumer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,13 +247,13 @@ func TestReceivesThatAreCutOff(t *testing.T) {
 	own := tr.(*trigger)
 	own.mu.Lock()
 	asked := 0
-	if own.flow != nil {
-		for _, r := range own.flow.asked {
+	if own.intake.requests.flow != nil {
+		for _, r := range own.intake.requests.flow.asked {
 			asked += r.messages
 		}
 	}
-	if own.outstanding() != asked || asked > 8 {
-		t.Errorf("%d messages are thought to be in transit, %d were requested", own.outstanding(), asked)
+	if own.intake.requests.outstanding() != asked || asked > 8 {
+		t.Errorf("%d messages are thought to be in transit, %d were requested", own.intake.requests.outstanding(), asked)
 	}
 	own.mu.Unlock()
 	send(t, c, "orders.x", "1")
@@ -277,9 +262,9 @@ func TestReceivesThatAreCutOff(t *testing.T) {
 
 func TestConsumersThatDoNotFit(t *testing.T) {
 	b := startBroker(t, nil)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
 	fit := jetstream.ConsumerConfig{Durable: "billing", AckPolicy: jetstream.AckExplicitPolicy, AckWait: lease, MaxDeliver: -1, FilterSubject: "orders.>"}
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
@@ -303,10 +288,10 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			have := fit
 			test.change(&have)
-			if _, err := c.js.CreateOrUpdateConsumer(t.Context(), "ORDERS", have); err != nil {
+			if _, err := c.JetStream().CreateOrUpdateConsumer(t.Context(), "ORDERS", have); err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = c.js.DeleteConsumer(context.Background(), "ORDERS", "billing") }()
+			defer func() { _ = c.JetStream().DeleteConsumer(context.Background(), "ORDERS", "billing") }()
 			cfg := testConfig(t)
 			cfg.Create = false
 			tr, err := Open(t.Context(), c, cfg)
@@ -319,7 +304,7 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 		})
 	}
 	t.Run("push consumer", func(t *testing.T) {
-		if _, err := c.js.CreatePushConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{Durable: "billing", DeliverSubject: "x", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		if _, err := c.JetStream().CreatePushConsumer(t.Context(), "ORDERS", jetstream.ConsumerConfig{Durable: "billing", DeliverSubject: "x", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Open(t.Context(), c, testConfig(t)); err == nil || !strings.Contains(err.Error(), "is a push consumer") {
@@ -343,7 +328,7 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 func TestNoStreamTakesIt(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	s := c.NewSender()
-	if err := errors.Join(s.Send(t.Context(), &triggers.Message{Subject: "nobody"}), s.Flush(t.Context())); !errors.Is(err, ErrNoStream) {
+	if err := errors.Join(s.Send(t.Context(), &triggers.Message{Subject: "nobody"}), s.Flush(t.Context())); !errors.Is(err, client.ErrNoStream) {
 		t.Errorf("%v", err)
 	}
 	if err := c.NewSender().Send(t.Context(), &triggers.Message{Subject: "x", Attributes: map[string]string{"ü": "x"}}); err == nil || !strings.Contains(err.Error(), "cannot be the name of a header") {
@@ -371,7 +356,7 @@ func TestAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := e.ClientURL()
-	c, err := ConnectInProcess(t.Context(), e, testLog(t))
+	c, err := client.ConnectInProcess(t.Context(), e, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,23 +376,14 @@ func TestAFullDisk(t *testing.T) {
 	if ctx.Err() != nil || s.ConfirmedCount() == 0 {
 		t.Fatalf("after %d messages: %v", s.ConfirmedCount(), full)
 	}
-	deadline := time.Now().Add(patience)
-	for e.Err() == nil {
-		if time.Now().After(deadline) {
-			t.Fatalf("the server does not tell; sending failed with %v", full)
-		}
-	}
+	waitFor(t, "the server to report its disk", func() bool { return e.Err() != nil })
 	if !strings.Contains(e.Err().Error(), "free space") {
 		t.Errorf("%v", e.Err())
 	}
 	if out, err := exec.Command("mount", "-o", "remount,size=128m", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for deadline := time.Now().Add(patience); e.Err() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("there is space again, and still: %v", e.Err())
-		}
-	}
+	waitFor(t, "the server to work where there is space again", func() bool { return e.Err() == nil })
 	if now := e.ClientURL(); now != url {
 		t.Errorf("the server was at %s and is at %s now", url, now)
 	}

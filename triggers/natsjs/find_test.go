@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
@@ -19,7 +20,7 @@ func TestFind(t *testing.T) {
 		return &triggertest.Searchable{
 			Source: source, Leased: triggers.PlaceLeased, Back: triggers.PlaceLeased,
 			IDs: func(t testing.TB) (ids []string) {
-				stream, err := observer.js.Stream(t.Context(), cfg.Stream)
+				stream, err := observer.JetStream().Stream(t.Context(), cfg.Stream)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,11 +58,11 @@ func wantFound(t *testing.T, tr triggers.Trigger, id string, at triggers.Place) 
 }
 
 // publish sends a message with an id of its sender's.
-func publish(t *testing.T, c *Connection, subject, id string) {
+func publish(t *testing.T, c *client.Connection, subject, id string) {
 	t.Helper()
 	m := nats.NewMsg(subject)
 	m.Header.Set(jetstream.MsgIDHeader, id)
-	if _, err := c.js.PublishMsg(t.Context(), m); err != nil {
+	if _, err := c.JetStream().PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -121,14 +122,14 @@ func TestFindOneThatWasReplayed(t *testing.T) {
 // A consumer finds what it gets of a stream, and no more; what is done stays there.
 func TestFindInASharedStream(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	filters := map[string][]string{"one": {"orders.a"}, "two": {"orders.b.*", "orders.c"}}
 	found := make(map[string]triggers.Trigger)
 	for name, subjects := range filters {
 		consumer := jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: lease, FilterSubjects: subjects}
-		if _, err := c.js.CreateConsumer(t.Context(), "ORDERS", consumer); err != nil {
+		if _, err := c.JetStream().CreateConsumer(t.Context(), "ORDERS", consumer); err != nil {
 			t.Fatal(err)
 		}
 		cfg := testConfig(t)

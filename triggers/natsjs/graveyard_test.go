@@ -2,8 +2,6 @@ package natsjs
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/deadletters"
 )
 
 // logBook is a log that can be read while it is written.
@@ -65,16 +65,16 @@ func succeed(t testing.TB, do func() error) {
 
 // existing makes a stream and a consumer as an operator does, and the configuration that
 // uses them.
-func existing(t testing.TB, c *Connection, replicas int) Config {
+func existing(t testing.TB, c *client.Connection, replicas int) Config {
 	t.Helper()
 	cfg := testConfig(t)
 	cfg.Create = false
 	succeed(t, func() error {
-		_, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy, Replicas: replicas})
+		_, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy, Replicas: replicas})
 		return err
 	})
 	succeed(t, func() error {
-		_, err := c.js.CreateConsumer(t.Context(), cfg.Stream, jetstream.ConsumerConfig{Durable: cfg.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: cfg.AckWait, FilterSubject: cfg.Subject})
+		_, err := c.JetStream().CreateConsumer(t.Context(), cfg.Stream, jetstream.ConsumerConfig{Durable: cfg.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: cfg.AckWait, FilterSubject: cfg.Subject})
 		return err
 	})
 	return cfg
@@ -92,7 +92,7 @@ func troublesOf(tr triggers.Trigger, kind string) string {
 // The start names a dead-letter stream that is missing, and the command that makes it;
 // when it is made the trouble is over.
 func TestADeadLetterStreamThatIsMissing(t *testing.T) {
-	c := dialBroker(t, ConnectionConfig{URLs: []string{startBroker(t, nil).url()}})
+	c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 	cfg := existing(t, c, 1)
 	var log logBook
 	cfg.Log = log.logger()
@@ -109,10 +109,10 @@ func TestADeadLetterStreamThatIsMissing(t *testing.T) {
 	if err := d.Settle(t.Context(), triggers.Verdict{Kind: triggers.Reject, Reason: "no"}); err == nil || !strings.Contains(err.Error(), command) {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Subjects: []string{"ORDERS-DEAD.>"}}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Subjects: []string{"ORDERS-DEAD.>"}}); err != nil {
 		t.Fatal(err)
 	}
-	tr.(*trigger).checkGraveyard(t.Context())
+	tr.(*trigger).settler.graveyard.Check(t.Context())
 	if said := troublesOf(tr, triggers.TroubleDeadLetters); said != "" {
 		t.Errorf("there still is %q", said)
 	}
@@ -125,9 +125,9 @@ func TestADeadLetterStreamThatIsMissing(t *testing.T) {
 // A stream of another name, and one for some subjects only, may take dead letters.
 func TestADeadLetterStreamOfAnotherName(t *testing.T) {
 	for _, subject := range []string{"ORDERS-DEAD.>", "ORDERS-DEAD.orders.*"} {
-		c := dialBroker(t, ConnectionConfig{URLs: []string{startBroker(t, nil).url()}})
+		c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 		cfg := existing(t, c, 1)
-		if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ALL-DEAD", Subjects: []string{subject}}); err != nil {
+		if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ALL-DEAD", Subjects: []string{subject}}); err != nil {
 			t.Fatal(err)
 		}
 		if said := troublesOf(open(t, c, cfg), triggers.TroubleDeadLetters); said != "" {
@@ -139,9 +139,9 @@ func TestADeadLetterStreamOfAnotherName(t *testing.T) {
 // A letter that is too large for the dead-letter stream gives way as one that is too
 // large for the server.
 func TestADeadLetterLargerThanItsStreamTakes(t *testing.T) {
-	c := dialBroker(t, ConnectionConfig{URLs: []string{startBroker(t, nil).url()}})
+	c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 	cfg := existing(t, c, 1)
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Subjects: []string{"ORDERS-DEAD.>"}, MaxMsgSize: 2000}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Subjects: []string{"ORDERS-DEAD.>"}, MaxMsgSize: 2000}); err != nil {
 		t.Fatal(err)
 	}
 	tr := open(t, c, cfg)
@@ -151,7 +151,7 @@ func TestADeadLetterLargerThanItsStreamTakes(t *testing.T) {
 	if len(dead) != 1 || len(dead[0].Data) < 1000 || dead[0].Header.Get("Drover-Body-Length") != "5000" || dead[0].Header.Get("Drover-Error") != "no" {
 		t.Fatalf("%+v", dead)
 	}
-	letters, err := OpenDeadLetters(t.Context(), c, DeadLettersConfig{Stream: "ORDERS", DeadLetters: "ORDERS-DEAD"})
+	letters, err := deadletters.Open(t.Context(), c.JetStream(), deadletters.Config{Stream: "ORDERS", DeadLetters: "ORDERS-DEAD"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,9 +166,9 @@ func TestADeadLetterLargerThanItsStreamTakes(t *testing.T) {
 
 // A dead-letter stream that is full refuses, with the server's words.
 func TestADeadLetterStreamThatIsFull(t *testing.T) {
-	c := dialBroker(t, ConnectionConfig{URLs: []string{startBroker(t, nil).url()}})
+	c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 	cfg := existing(t, c, 1)
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Subjects: []string{"ORDERS-DEAD.>"}, MaxMsgs: 1, Discard: jetstream.DiscardNew}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Subjects: []string{"ORDERS-DEAD.>"}, MaxMsgs: 1, Discard: jetstream.DiscardNew}); err != nil {
 		t.Fatal(err)
 	}
 	tr := open(t, c, cfg)
@@ -190,7 +190,7 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 	for _, s := range servers {
 		urls = append(urls, s.ClientURL())
 	}
-	c := dialBroker(t, ConnectionConfig{URLs: urls})
+	c := dialBroker(t, client.Config{URLs: urls})
 	cfg := existing(t, c, 3)
 	cfg.Create = true // the dead letters
 	cfg.AckWait = lease
@@ -204,8 +204,8 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 		succeed(t, func() error { return d.Settle(t.Context(), verdict) }) // as the dispatcher does
 	}
 	leader := ""
-	for _, name := range []string{"KV_" + LedgerBucket, "ORDERS-DEAD"} {
-		s, err := c.js.Stream(t.Context(), name)
+	for _, name := range []string{"KV_" + client.AttemptsBucket, "ORDERS-DEAD"} {
+		s, err := c.JetStream().Stream(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 	})
 	var dead []*jetstream.RawStreamMsg
 	waitFor(t, "a leader of the dead letters", func() bool {
-		s, err := c.js.Stream(t.Context(), "ORDERS-DEAD")
+		s, err := c.JetStream().Stream(t.Context(), "ORDERS-DEAD")
 		return err == nil && s.CachedInfo().State.Msgs == 2
 	})
 	dead = deadLetters(t, c, "ORDERS-DEAD")
@@ -239,21 +239,21 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 func TestReplicasAreRaised(t *testing.T) {
 	t.Parallel()
 	servers := startCluster(t)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{servers[0].ClientURL()}})
+	c := dialBroker(t, client.Config{URLs: []string{servers[0].ClientURL()}})
 	cfg := existing(t, c, 3)
 	cfg.Create = true
 	succeed(t, func() error {
-		_, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Description: graveyardNote + "ORDERS", Subjects: []string{"ORDERS-DEAD.>"}})
+		_, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS-DEAD", Description: "messages that drover rejected from ORDERS", Subjects: []string{"ORDERS-DEAD.>"}})
 		return err
 	})
 	succeed(t, func() error {
-		_, err := c.js.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: LedgerBucket, Description: ledgerNote})
+		_, err := c.JetStream().CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: client.AttemptsBucket, Description: "how often messages have failed"})
 		return err
 	})
 	open(t, c, cfg)
-	for _, name := range []string{"KV_" + LedgerBucket, "ORDERS-DEAD"} {
+	for _, name := range []string{"KV_" + client.AttemptsBucket, "ORDERS-DEAD"} {
 		waitFor(t, "three replicas of "+name, func() bool {
-			s, err := c.js.Stream(t.Context(), name)
+			s, err := c.JetStream().Stream(t.Context(), name)
 			if err != nil || s.CachedInfo().Config.Replicas != 3 || s.CachedInfo().Cluster == nil {
 				return false
 			}
@@ -265,39 +265,6 @@ func TestReplicasAreRaised(t *testing.T) {
 			}
 			return current == 2
 		})
-	}
-}
-
-// The log and the trouble say that the bucket of attempts does not answer, and when it
-// does again.
-func TestABucketOfAttemptsWithoutALeader(t *testing.T) {
-	servers := startCluster(t)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{servers[0].ClientURL(), servers[1].ClientURL(), servers[2].ClientURL()}})
-	cfg := existing(t, c, 3)
-	var log logBook
-	cfg.Log = log.logger()
-	var troubles triggers.Troubles
-	book := newLedger(c.js, cfg)
-	book.troubles = &troubles
-	bucket, err := book.open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	book.complain(fmt.Errorf("writing: %w", context.DeadlineExceeded), cfg.Log)
-	book.complain(errors.New("again"), cfg.Log)
-	if all := troubles.All(); len(all) != 1 || all[0].Kind != triggers.TroubleAttempts {
-		t.Errorf("%v", all)
-	}
-	if got := strings.Count(log.String(), "failures cannot be counted"); got != 1 || !strings.Contains(log.String(), "no leader") {
-		t.Errorf("said %d times:\n%s", got, log.String())
-	}
-	succeed(t, func() error {
-		_, err := bucket.Put(t.Context(), "x", nil)
-		return err
-	})
-	book.works(cfg.Log)
-	if all := troubles.All(); len(all) != 0 || !strings.Contains(log.String(), "failures are counted again") {
-		t.Errorf("%v\n%s", all, log.String())
 	}
 }
 

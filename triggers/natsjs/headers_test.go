@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
+	"github.com/drover-run/drover/triggers/natsjs/deadletters"
 )
 
 // All values of a header that is given more than once arrive: when it is received, peeked, in its
@@ -29,7 +31,7 @@ func TestRepeatedHeaders(t *testing.T) {
 			t.Errorf("%s: attributes %v, repeated %v", where, m.Attributes, m.Repeated)
 		}
 	}
-	p, err := OpenPeeker(t.Context(), c, PeekConfig{Stream: cfg.Stream, Consumer: cfg.Consumer})
+	p, err := consumers.OpenPeeker(t.Context(), c.JetStream(), consumers.Config{Stream: cfg.Stream, Consumer: cfg.Consumer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +43,7 @@ func TestRepeatedHeaders(t *testing.T) {
 	d := receive(t, tr, 1)[0]
 	want("received", d.Message)
 	settle(t, d, triggers.Verdict{Kind: triggers.Reject, Reason: "bad"})
-	dead, err := OpenDeadLetters(t.Context(), c, DeadLettersConfig{Stream: cfg.Stream, DeadLetters: cfg.DeadLetters})
+	dead, err := deadletters.Open(t.Context(), c.JetStream(), deadletters.Config{Stream: cfg.Stream, DeadLetters: cfg.DeadLetters})
 	if err != nil {
 		t.Fatal(err)
 	}

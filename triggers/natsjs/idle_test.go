@@ -13,7 +13,7 @@ import (
 func TestAnIdleConsumerCostsNothing(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	asked := make(chan string, 16)
-	sub, err := c.nc.Subscribe("$JS.API.CONSUMER.MSG.NEXT.>", func(m *nats.Msg) { asked <- string(m.Data) })
+	sub, err := c.Conn().Subscribe("$JS.API.CONSUMER.MSG.NEXT.>", func(m *nats.Msg) { asked <- string(m.Data) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,12 +23,7 @@ func TestAnIdleConsumerCostsNothing(t *testing.T) {
 	if request := <-asked; strings.Contains(request, "heartbeat") || !strings.Contains(request, "expires") {
 		t.Error("it asks for heartbeats:", request)
 	}
-	for deadline := time.Now().Add(patience); !tr.idle.Load(); {
-		if time.Now().After(deadline) {
-			t.Fatal("it never rests")
-		}
-		time.Sleep(10 * time.Millisecond) // no event marks it
-	}
+	waitFor(t, "the keeper to rest", tr.idle.Load)
 	send(t, c, "orders.x", "a")
 	d := receive(t, tr, 1)[0]
 	if tr.idle.Load() {

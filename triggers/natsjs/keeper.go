@@ -2,71 +2,77 @@ package natsjs
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
 )
 
-const (
-	// flushLimit bounds a round trip to the server.
-	flushLimit = 10 * time.Second
-	// rateOver is the number of settlements over which the rate is measured.
-	rateOver = 256
-	// ahead is the amount of work that PrefetchAuto prefetches: as many messages as are settled in
-	// this time.
-	ahead = 100 * time.Millisecond
-	// maxPrefetch bounds PrefetchAuto.
-	maxPrefetch = 4096
-)
+// verifyEvery is how often the life is verified while messages are in flight.
+const verifyEvery = time.Second
 
-// keepLeases is the keeper, a goroutine beside Receive. It renews leases, verifies the life of
-// stream and consumer, repeats acknowledgements after an outage, and sets the prefetch.
-func (t *trigger) keepLeases(ctx context.Context) {
-	ackWait := t.ackWait.Load()
+// keeper looks the consumer up, and runs a goroutine beside Receive. The goroutine renews leases,
+// verifies the life of stream and consumer, repeats acknowledgements after an outage, and sets the
+// prefetch. When the life has ended, the keeper drops the state of all parts.
+type keeper struct {
+	*binding
+	intake  *intake
+	settler *settler
+	spent   *spentWatch
+}
+
+// run is that goroutine.
+func (k *keeper) run(ctx context.Context) {
+	ackWait := k.ackWait.Load()
 	pace := func() time.Duration { return max(time.Duration(ackWait)/6, 10*time.Millisecond) }
 	renewals := time.NewTicker(pace())
 	defer renewals.Stop()
-	silence := time.NewTicker(t.checkEvery())
+	silence := time.NewTicker(k.checkEvery())
 	defer silence.Stop()
 	barriers := time.NewTicker(barrierEvery)
 	defer barriers.Stop()
-	var before int64
 	resting := false
-	t.clock.Store(time.Now().UnixNano())
+	k.clock.Store(time.Now().UnixNano())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-renewals.C:
-			t.clock.Store(now.UnixNano())
-			t.renewDue(now.Add(-time.Duration(ackWait) / 3))
+			k.clock.Store(now.UnixNano())
+			k.settler.renewDue(now.Add(-time.Duration(ackWait) / 3))
 		case <-barriers.C:
-			before = t.lowerPrefetch(before)
-			if t.due() {
-				t.verify(ctx)
+			k.mu.Lock()
+			k.settler.prefetch.lowerSize()
+			k.mu.Unlock()
+			if k.isCheckDue() {
+				k.verify(ctx)
 			}
-			t.acks.barrier(ctx)
-			t.ledger.pay(ctx, t.log)
-			t.ledger.clean(ctx, t.log)
-			t.becomeIdle()
-		case <-t.wakeUp:
-			t.leaveIdle()
-			t.verify(ctx)
-		case <-t.idleEnded:
+			k.settler.acks.barrier(ctx)
+			k.settler.ledger.Maintain(ctx)
+			k.becomeIdle()
+		case <-k.wakeKeeper:
+			k.leaveIdle()
+			k.verify(ctx)
+		case <-k.idling.ended:
 		case now := <-silence.C:
-			t.checkConsumer(ctx, now)
+			k.checkConsumer(ctx, now)
 		}
-		if wait := t.ackWait.Load(); wait != ackWait {
+		if wait := k.ackWait.Load(); wait != ackWait {
 			ackWait = wait
 			if !resting {
 				renewals.Reset(pace())
 			}
-			t.renewDue(time.Now().Add(-time.Duration(ackWait) / 3))
+			k.settler.renewDue(time.Now().Add(-time.Duration(ackWait) / 3))
 		}
-		if rests := t.idle.Load(); rests != resting {
+		if rests := k.idle.Load(); rests != resting {
 			resting = rests
 			if rests {
-				renewals.Reset(t.conn.idle())
-				barriers.Reset(t.conn.idle())
+				renewals.Reset(k.idleInterval())
+				barriers.Reset(k.idleInterval())
 			} else {
 				renewals.Reset(pace())
 				barriers.Reset(barrierEvery)
@@ -75,148 +81,179 @@ func (t *trigger) keepLeases(ctx context.Context) {
 	}
 }
 
-// reconnected is called by the connection when it is up again.
-func (t *trigger) reconnected() { signal(t.wakeUp) }
-
-// becomeIdle makes the keeper wake rarely while it has nothing to do, so that a daemon with a
-// thousand idle functions uses almost no CPU.
-func (t *trigger) becomeIdle() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	busy := t.leases.n + len(t.unsure) + len(t.later) + t.acks.count()
-	if t.cfg.Prefetch == PrefetchAuto {
-		busy += t.prefetch
+// becomeIdle makes the keeper wake rarely while it has nothing to do.
+func (k *keeper) becomeIdle() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	busy := k.settler.leases.n + len(k.intake.unsure) + len(k.later) + k.settler.acks.count()
+	if k.settler.prefetch.auto {
+		busy += k.settler.prefetch.size
 	}
-	t.idle.Store(busy == 0 && t.verified())
-}
-
-// leaveIdle ends the idle mode of the keeper. It is called for each message.
-func (t *trigger) leaveIdle() {
-	if t.idle.Load() && t.idle.CompareAndSwap(true, false) {
-		t.clock.Store(time.Now().UnixNano())
-		signal(t.idleEnded)
-	}
-}
-
-// renewDue renews the leases that were last renewed before a time.
-func (t *trigger) renewDue(before time.Time) {
-	t.mu.Lock()
-	due := t.leases.renewBefore(before, time.Now())
-	t.mu.Unlock()
-	for _, l := range due {
-		l.ending.Lock()
-		if !l.over {
-			if err := t.send(l, inProgress); err != nil {
-				t.log.Debug("cannot renew a lease", "message", l.message.ID, "error", err)
-			}
-		}
-		l.ending.Unlock()
-	}
-}
-
-// raisePrefetch raises the prefetch as soon as messages are settled faster; t.mu is locked. A
-// message that would wait longer than ahead is left to other instances.
-func (t *trigger) raisePrefetch() {
-	if t.settled%rateOver != 0 || t.cfg.Prefetch != PrefetchAuto || t.closed {
-		return
-	}
-	now := time.Now()
-	took := now.Sub(t.marked)
-	t.marked = now
-	t.prefetch = max(t.prefetch, int(min(rateOver*ahead/max(took, 1), maxPrefetch)))
-}
-
-// lowerPrefetch lowers the prefetch to the rate of the last second.
-func (t *trigger) lowerPrefetch(before int64) int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.cfg.Prefetch == PrefetchAuto {
-		t.prefetch = min(t.prefetch, int((t.settled-before)*int64(ahead)/int64(barrierEvery)))
-	}
-	return t.settled
+	k.idle.Store(busy == 0 && k.isVerified())
 }
 
 // checkEvery returns the interval between checks for heartbeats. An embedded server sends none:
 // its end is detected at once.
-func (t *trigger) checkEvery() time.Duration {
-	if t.conn.embedded {
-		return t.conn.idle()
+func (k *keeper) checkEvery() time.Duration {
+	if k.conn.IsEmbedded() {
+		return k.idleInterval()
 	}
 	return heartbeat
 }
 
 // checkConsumer repeats the requests if heartbeats for them are missing.
-func (t *trigger) checkConsumer(ctx context.Context, now time.Time) {
-	t.mu.Lock()
-	t.expire(now)
-	silent := !t.conn.embedded && t.silent(time.Now()) // the tick may be late
-	t.mu.Unlock()
-	if !silent || !t.conn.nc.IsConnected() {
+func (k *keeper) checkConsumer(ctx context.Context, now time.Time) {
+	k.mu.Lock()
+	k.intake.requests.dropExpired(now)
+	silent := !k.conn.IsEmbedded() && k.intake.requests.areSilent(time.Now()) // the tick may be late
+	k.mu.Unlock()
+	if !silent || !k.conn.Conn().IsConnected() {
 		return
 	}
-	t.verify(ctx)
-	t.mu.Lock()
-	silent = t.silent(time.Now()) // messages that arrived before the server's response are counted now
-	t.mu.Unlock()
+	k.verify(ctx)
+	k.mu.Lock()
+	silent = k.intake.requests.areSilent(time.Now()) // messages that arrived before the server's response are counted now
+	k.mu.Unlock()
 	if silent {
-		t.requestAgain()
-		signal(t.wakeReceive)
+		k.intake.requests.renewAll()
+		signal(k.wakeReceive)
 	}
 }
 
-// leaseList is a list of leases, ordered by the time of their last renewal, the oldest first.
-type leaseList struct {
-	ring leasedMessage
-	n    int
-}
-
-func (a *leaseList) init() { a.ring.prev, a.ring.next = &a.ring, &a.ring }
-
-func (a *leaseList) add(l *leasedMessage, now time.Time) {
-	l.renewed = now
-	l.prev, l.next = a.ring.prev, &a.ring
-	l.prev.next, a.ring.prev = l, l
-	a.n++
-}
-
-func (a *leaseList) remove(l *leasedMessage) {
-	if l.next == nil {
-		return
+// attach finds or creates the consumer. If it differs from the previous one, a new life begins.
+func (k *keeper) attach(ctx context.Context) error {
+	reconnects, highest := k.conn.Conn().Stats().Reconnects, k.intake.seen()
+	stream, consumer, err := consumers.Open(ctx, k.conn.JetStream(), k.cfg.Config, k.log)
+	if err != nil {
+		return err
 	}
-	l.prev.next, l.next.prev = l.next, l.prev
-	l.prev, l.next = nil, nil
-	a.n--
+	k.adopt(stream, consumer, reconnects, highest)
+	return nil
 }
 
-func (a *leaseList) has(p place) bool {
-	for l := a.ring.next; l != &a.ring; l = l.next {
-		if l.Sequence == p.sequence && l.place() == p {
-			return true
+// adopt adopts a consumer. The lookup was made at the given number of reconnects, when highest was
+// the highest sequence received. Its response does not cover messages received later.
+func (k *keeper) adopt(stream jetstream.Stream, consumer jetstream.Consumer, reconnects, highest uint64) {
+	info, state := consumer.CachedInfo(), stream.CachedInfo()
+	born := life{state.Created, info.Created}
+	k.settler.acks.sending.Lock() // no more acknowledgements of the old life are sent
+	k.mu.Lock()
+	var lost []*leasedMessage
+	if k.life == nil || *k.life != born || state.State.LastSeq < highest {
+		lost = k.dropLife()
+		k.life, k.intake.highest = &born, 0
+	}
+	anew := k.checked != reconnects || k.consumer == nil
+	if anew || len(k.intake.unsure) > 0 {
+		k.intake.delivered = 0
+	}
+	k.consumer, k.failed, k.checked, k.checkedAt = consumer, nil, reconnects, time.Now()
+	k.followSettings(info.Config)
+	if info.Config.MaxDeliver > 0 {
+		k.spent.startOnce()
+	}
+	if anew {
+		k.intake.gather(info)
+	}
+	unsure, later := k.intake.unsure, k.later
+	k.intake.unsure, k.later = nil, nil
+	for _, l := range unsure {
+		k.intake.admit(l)
+	}
+	signal(k.wakeReceive)
+	k.mu.Unlock()
+	k.settler.acks.sending.Unlock()
+	for _, l := range lost {
+		l.Revoke()
+	}
+	for _, r := range later {
+		if err := k.conn.Conn().Publish(r.reply, r.said); err != nil {
+			k.log.Warn("cannot settle a message after an outage; it will be delivered again", "error", err)
 		}
 	}
-	return false
 }
 
-// renewBefore returns the leases last renewed before a time, and marks them as renewed.
-func (a *leaseList) renewBefore(before, now time.Time) (due []*leasedMessage) {
-	for l := a.ring.next; l != &a.ring && l.renewed.Before(before); l = l.next {
-		due = append(due, l)
+// dropLife deletes the state of a life that has ended, and returns its leases; k.mu is locked.
+func (k *keeper) dropLife() (lost []*leasedMessage) {
+	lost = k.settler.leases.removeAll()
+	acks := k.settler.acks.dropAll()
+	if k.life != nil {
+		k.log.Warn("the stream or its consumer was recreated; state of the earlier one dropped",
+			"in_flight", len(lost), "acknowledgements", acks, "settlements", len(k.later))
 	}
-	for _, l := range due {
-		a.remove(l)
-		a.add(l, now)
-	}
-	return due
+	k.settler.prefetch.clear()
+	k.life, k.later, k.settler.last = nil, nil, repeat{}
+	k.intake.strays, k.intake.delivered, k.spent.given = nil, 0, nil
+	return lost
 }
 
-// quote returns the last n bytes of a text as a JSON string.
-func quote(text string, n int) string {
-	if len(text) > n {
-		text = "..." + text[len(text)-n:] // the end of a traceback is the most useful part
+// verify checks that stream and consumer were not recreated, and adopts changes of their
+// settings. Only the keeper calls it.
+func (k *keeper) verify(ctx context.Context) {
+	if !k.conn.Conn().IsConnected() {
+		return
 	}
-	out, err := json.Marshal(text)
-	if err != nil {
-		return `""` // a string always has a JSON form
+	reconnects := k.conn.Conn().Stats().Reconnects
+	k.mu.Lock()
+	highest := k.intake.highest
+	missing, anew := k.life == nil || k.consumer == nil, k.checked != reconnects
+	k.mu.Unlock()
+	if missing && !anew {
+		return // the next Receive looks it up
 	}
-	return string(out)
+	ctx, cancel := context.WithTimeout(ctx, client.RequestLimit)
+	defer cancel()
+	stream, err := k.conn.JetStream().Stream(ctx, k.cfg.Stream)
+	var consumer jetstream.Consumer
+	if err == nil {
+		consumer, err = stream.Consumer(ctx, k.cfg.Consumer)
+	}
+	switch {
+	case gone(err):
+		k.endLife(fmt.Errorf("%s: %w", k.cfg, err))
+		return
+	case err != nil:
+		k.log.Debug("cannot verify the consumer; will try again", "error", err)
+		return
+	}
+	if anew {
+		// Requests from before the outage may be lost: new ones replace them.
+		k.intake.requests.renewAll()
+	}
+	k.adopt(stream, consumer, reconnects, highest)
+	if anew {
+		k.settler.acks.resend()
+		k.settler.renewDue(time.Now())
+	}
+}
+
+func gone(err error) bool {
+	return errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
+}
+
+// endLife ends the life: stream or consumer was deleted.
+func (k *keeper) endLife(err error) {
+	k.settler.acks.sending.Lock()
+	k.mu.Lock()
+	lost := k.dropLife()
+	k.intake.requests.failAll(err)
+	k.mu.Unlock()
+	k.settler.acks.sending.Unlock()
+	for _, l := range lost {
+		l.Revoke()
+	}
+}
+
+// isCheckDue reports whether the life must be verified now.
+func (k *keeper) isCheckDue() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.life == nil {
+		return false
+	}
+	every := k.idleInterval()
+	if k.settler.leases.n > 0 || len(k.intake.unsure) > 0 || !k.isVerified() {
+		every = verifyEvery
+	}
+	return time.Since(k.checkedAt) >= every-verifyEvery/10
 }

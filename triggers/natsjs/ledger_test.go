@@ -7,6 +7,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/ledger"
 )
 
 // A bucket that can be read and takes no writes, such as one of a cluster whose leader is
@@ -15,8 +17,8 @@ import (
 func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
 	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
-	bucket := jetstream.KeyValueConfig{Bucket: LedgerBucket, History: 1, MaxBytes: 1}
-	if _, err := c.js.CreateKeyValue(t.Context(), bucket); err != nil {
+	bucket := jetstream.KeyValueConfig{Bucket: client.AttemptsBucket, History: 1, MaxBytes: 1}
+	if _, err := c.JetStream().CreateKeyValue(t.Context(), bucket); err != nil {
 		t.Fatal(err)
 	}
 	var log logBook
@@ -41,18 +43,14 @@ func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
 
 	last := receive(t, tr, 2)
 	bucket.MaxBytes = -1
-	kv, err := c.js.UpdateKeyValue(t.Context(), bucket)
+	kv, err := c.JetStream().UpdateKeyValue(t.Context(), bucket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the end of the trouble", func() bool { return troublesOf(tr, triggers.TroubleAttempts) == "" })
+	written := ledger.New(c, cfg.Stream, cfg.Consumer, new(triggers.Troubles), cfg.Log)
 	for _, d := range last {
-		l := leaseOf(t, tr, d)
-		entry, err := kv.Get(t.Context(), l.t.ledger.key(l))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := failuresIn(entry.Value(), l.message.Enqueued, l.life.consumer); got != 3 {
+		if got := written.Find(t.Context(), leaseOf(t, tr, d).counted()); got != 3 {
 			t.Errorf("the bucket has %d failures, want 3", got)
 		}
 	}
@@ -69,7 +67,7 @@ func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
 // The trouble ends also where no message is left whose failures are to be written.
 func TestNothingIsLeftToCount(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
-	if _, err := c.js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: LedgerBucket, History: 1, MaxBytes: 1}); err != nil {
+	if _, err := c.JetStream().CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: client.AttemptsBucket, History: 1, MaxBytes: 1}); err != nil {
 		t.Fatal(err)
 	}
 	var log logBook

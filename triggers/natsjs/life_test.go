@@ -10,15 +10,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
 )
 
 // recreate deletes the stream, and makes another of that name.
-func recreate(t *testing.T, c *Connection, cfg Config) {
+func recreate(t *testing.T, c *client.Connection, cfg Config) {
 	t.Helper()
-	if err := c.js.DeleteStream(t.Context(), cfg.Stream); err != nil {
+	if err := c.JetStream().DeleteStream(t.Context(), cfg.Stream); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := findConsumer(t.Context(), c.js, cfg, cfg.Log); err != nil {
+	if _, _, err := consumers.Open(t.Context(), c.JetStream(), cfg.Config, cfg.Log); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -41,17 +43,13 @@ func receiveLater(t *testing.T, tr triggers.Trigger, n int) (out []*triggers.Del
 func waitLost(t *testing.T, ds ...*triggers.Delivery) {
 	t.Helper()
 	for _, d := range ds {
-		for deadline := time.Now().Add(patience); !d.IsRevoked(); {
-			if time.Now().After(deadline) {
-				t.Fatalf("message %s is of a stream that is gone, and nobody has noticed", d.Message.ID)
-			}
-		}
+		waitFor(t, "the loss of message "+d.Message.ID+", whose stream is gone", d.IsRevoked)
 	}
 }
 
-func pending(t *testing.T, c *Connection, cfg Config) int {
+func pending(t *testing.T, c *client.Connection, cfg Config) int {
 	t.Helper()
-	consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+	consumer, err := c.JetStream().Consumer(t.Context(), cfg.Stream, cfg.Consumer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +84,7 @@ func TestDeadLettersThatTheServerTakesForDuplicates(t *testing.T) {
 	l := leaseOf(t, tr, d)
 	bury := func() {
 		t.Helper()
-		if err := l.bury(t.Context(), d.Message, triggers.Verdict{Kind: triggers.Reject, Reason: "bad"}); err != nil {
+		if err := l.settler.bury(t.Context(), l, d.Message, triggers.Verdict{Kind: triggers.Reject, Reason: "bad"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +94,7 @@ func TestDeadLettersThatTheServerTakesForDuplicates(t *testing.T) {
 	if len(dead) != 1 {
 		t.Fatalf("%d dead letters of one message", len(dead))
 	}
-	stream, err := c.js.Stream(t.Context(), cfg.DeadLetters)
+	stream, err := c.JetStream().Stream(t.Context(), cfg.DeadLetters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +113,7 @@ func leaseOf(t *testing.T, tr triggers.Trigger, d *triggers.Delivery) *leasedMes
 	own := tr.(*trigger)
 	own.mu.Lock()
 	defer own.mu.Unlock()
-	for l := own.leases.ring.next; l != &own.leases.ring; l = l.next {
+	for l := range own.settler.leases.all() {
 		if &l.Delivery == d {
 			return l
 		}
@@ -127,10 +125,10 @@ func leaseOf(t *testing.T, tr triggers.Trigger, d *triggers.Delivery) *leasedMes
 // A broker that loses its memory gives the old sequences to new messages.
 func TestRetriesAfterTheServerLostItsStream(t *testing.T) {
 	b := startBroker(t, nil)
-	c := dialBroker(t, ConnectionConfig{URLs: []string{b.url()}})
+	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
 	cfg := testConfig(t)
 	inMemory := func() {
-		if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage}); err != nil {
+		if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy, Storage: jetstream.MemoryStorage}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,7 +143,7 @@ func TestRetriesAfterTheServerLostItsStream(t *testing.T) {
 	b.start(t)
 	waitState(t, c, "connected")
 	for deadline := time.Now().Add(patience); ; { // drover makes it, too
-		if _, err := c.js.Stream(t.Context(), cfg.Stream); err == nil {
+		if _, err := c.JetStream().Stream(t.Context(), cfg.Stream); err == nil {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -178,13 +176,13 @@ func receiveBriefly(t *testing.T, tr triggers.Trigger) ([]*triggers.Delivery, er
 // however it ends.
 func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
 	t.Parallel()
-	for name, again := range map[string]func(t *testing.T, c *Connection, cfg Config){
+	for name, again := range map[string]func(t *testing.T, c *client.Connection, cfg Config){
 		"stream": recreate,
-		"consumer": func(t *testing.T, c *Connection, cfg Config) {
-			if err := c.js.DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
+		"consumer": func(t *testing.T, c *client.Connection, cfg Config) {
+			if err := c.JetStream().DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := findConsumer(t.Context(), c.js, cfg, cfg.Log); err != nil {
+			if _, _, err := consumers.Open(t.Context(), c.JetStream(), cfg.Config, cfg.Log); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -208,8 +206,8 @@ func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
 				settle(t, old[i], triggers.Verdict{Kind: kind, Reason: "old"})
 			}
 			own := tr.(*trigger)
-			own.acks.barrier(t.Context()) // all is sent that will be
-			if err := errors.Join(own.conn.nc.Flush(), other.(*trigger).conn.nc.Flush()); err != nil {
+			own.settler.acks.barrier(t.Context()) // all is sent that will be
+			if err := errors.Join(own.conn.Conn().Flush(), other.(*trigger).conn.Conn().Flush()); err != nil {
 				t.Fatal(err)
 			}
 			if n := pending(t, c, cfg); n != 4 {
@@ -236,7 +234,7 @@ func TestAttemptsOfAnEarlierLife(t *testing.T) {
 		func() {},
 		func() { recreate(t, c, cfg) },
 		func() {
-			if err := c.js.DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
+			if err := c.JetStream().DeleteConsumer(t.Context(), cfg.Stream, cfg.Consumer); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -255,22 +253,6 @@ func TestAttemptsOfAnEarlierLife(t *testing.T) {
 	}
 }
 
-func TestLedgerEntries(t *testing.T) {
-	enqueued, created := time.Unix(100, 5), time.Unix(50, 7)
-	for entry, want := range map[string]int{
-		string(entryOf(3, enqueued, created)):               3,
-		string(entryOf(3, enqueued.Add(1), created)):        0,
-		string(entryOf(3, enqueued, created.Add(1))):        0,
-		"4 " + strconv.FormatInt(enqueued.UnixNano(), 10):   4, // of an older version
-		"4 " + strconv.FormatInt(enqueued.UnixNano()+1, 10): 0,
-		"": 0, "nonsense": 0,
-	} {
-		if got := failuresIn([]byte(entry), enqueued, created); got != want {
-			t.Errorf("%q: %d, want %d", entry, got, want)
-		}
-	}
-}
-
 // Messages that come while stream and consumer are looked up are no sign of another life:
 // the answer is older than they are.
 func TestMessagesThatComeDuringTheLookUp(t *testing.T) {
@@ -279,15 +261,15 @@ func TestMessagesThatComeDuringTheLookUp(t *testing.T) {
 	opened := open(t, c, cfg)
 	send(t, c, "orders.x", "before")
 	first := receiveLater(t, opened, 1)[0]
-	tr := leaseOf(t, opened, first).t
-	reconnects, highest := c.nc.Stats().Reconnects, tr.seen()
-	stream, consumer, err := findConsumer(t.Context(), c.js, cfg, cfg.Log)
+	own := opened.(*trigger)
+	reconnects, highest := c.Conn().Stats().Reconnects, own.intake.seen()
+	stream, consumer, err := consumers.Open(t.Context(), c.JetStream(), cfg.Config, cfg.Log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	send(t, c, "orders.x", "meanwhile")
 	second := receiveLater(t, opened, 1)[0]
-	tr.live(stream, consumer, reconnects, highest)
+	own.keeper.adopt(stream, consumer, reconnects, highest)
 	for _, d := range []*triggers.Delivery{first, second} {
 		if d.IsRevoked() {
 			t.Errorf("message %s is lost", d.Message.ID)

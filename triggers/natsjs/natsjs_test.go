@@ -12,6 +12,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
@@ -42,9 +44,9 @@ func startServer(t testing.TB, dir string) *embedded.Server {
 	return e
 }
 
-func connect(t testing.TB, e *embedded.Server) *Connection {
+func connect(t testing.TB, e *embedded.Server) *client.Connection {
 	t.Helper()
-	c, err := ConnectInProcess(t.Context(), e, testLog(t))
+	c, err := client.ConnectInProcess(t.Context(), e, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,12 +56,14 @@ func connect(t testing.TB, e *embedded.Server) *Connection {
 
 func testConfig(t testing.TB) Config {
 	return Config{
-		Stream: "ORDERS", Subject: "orders.>", Consumer: "billing", Create: true,
-		AckWait: lease, DeadLetters: "ORDERS-DEAD", MaxAttempts: 5, Prefetch: PrefetchAuto, Log: testLog(t),
+		Config: consumers.Config{
+			Stream: "ORDERS", Subject: "orders.>", Consumer: "billing", Create: true, AckWait: lease, MaxAttempts: 5,
+		},
+		DeadLetters: "ORDERS-DEAD", Prefetch: PrefetchAuto, Log: testLog(t),
 	}
 }
 
-func open(t testing.TB, c *Connection, cfg Config) triggers.Trigger {
+func open(t testing.TB, c *client.Connection, cfg Config) triggers.Trigger {
 	t.Helper()
 	tr, err := Open(t.Context(), c, cfg)
 	if err != nil {
@@ -69,7 +73,7 @@ func open(t testing.TB, c *Connection, cfg Config) triggers.Trigger {
 	return tr
 }
 
-func send(t testing.TB, c *Connection, subject string, bodies ...string) {
+func send(t testing.TB, c *client.Connection, subject string, bodies ...string) {
 	t.Helper()
 	s := c.NewSender()
 	for _, body := range bodies {
@@ -121,9 +125,9 @@ func done(t testing.TB, ds ...*triggers.Delivery) {
 }
 
 // deadLetters reads the whole dead-letter stream.
-func deadLetters(t testing.TB, c *Connection, stream string) (out []*jetstream.RawStreamMsg) {
+func deadLetters(t testing.TB, c *client.Connection, stream string) (out []*jetstream.RawStreamMsg) {
 	t.Helper()
-	s, err := c.js.Stream(t.Context(), stream)
+	s, err := c.JetStream().Stream(t.Context(), stream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +150,7 @@ func TestConformance(t *testing.T) {
 }
 
 // newSource is a stream for one test.
-func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *Connection, Config) {
+func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *client.Connection, Config) {
 	server := startServer(t, t.TempDir())
 	observer := connect(t, server)
 	cfg := testConfig(t)
@@ -156,7 +160,7 @@ func newSource(t *testing.T, o triggertest.Options) (*triggertest.Source, *Conne
 	if o.NoPrefetch {
 		cfg.Prefetch = 0
 	}
-	connections := map[triggers.Trigger]*Connection{}
+	connections := map[triggers.Trigger]*client.Connection{}
 	source := &triggertest.Source{
 		Lease:   cfg.AckWait,
 		Settled: func(t testing.TB) { allAcknowledged(t, observer, cfg) },
@@ -221,18 +225,6 @@ func TestParseReply(t *testing.T) {
 		}
 		if want := (delivered{place{7, 1_700_000_000e9}, 3, 9}); ok && at != want {
 			t.Errorf("%q is %+v, want %+v", reply, at, want)
-		}
-	}
-}
-
-func TestToken(t *testing.T) {
-	for _, test := range []struct {
-		subject string
-		n       int
-		want    string
-	}{{"a.b.c", 1, "a"}, {"a.b.c", 3, "c"}, {"a.b.c", 4, ""}, {"a", 1, "a"}} {
-		if got := token(test.subject, test.n); got != test.want {
-			t.Errorf("token %d of %s is %q, want %q", test.n, test.subject, got, test.want)
 		}
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
-func peekerOf(t testing.TB, c *Connection, cfg Config) triggers.Peeker {
+func peekerOf(t testing.TB, c *client.Connection, cfg consumers.Config) triggers.Peeker {
 	t.Helper()
-	p, err := OpenPeeker(t.Context(), c, PeekConfig{Stream: cfg.Stream, Consumer: cfg.Consumer, Subject: cfg.Subject, OrderingToken: cfg.OrderingToken})
+	p, err := consumers.OpenPeeker(t.Context(), c.JetStream(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +37,7 @@ func TestPeek(t *testing.T) {
 						send(t, ms...)
 					}
 				}
-				return &triggertest.Peekable{Source: source, OpenPeeker: func(t testing.TB) triggers.Peeker { return peekerOf(t, observer, cfg) }}
+				return &triggertest.Peekable{Source: source, OpenPeeker: func(t testing.TB) triggers.Peeker { return peekerOf(t, observer, cfg.Config) }}
 			})
 		})
 	}
@@ -45,12 +47,12 @@ func TestPeek(t *testing.T) {
 // what it would filter by.
 func TestPeekInASharedStream(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	for name, subjects := range map[string][]string{"one": {"orders.a"}, "two": {"orders.b.*", "orders.c"}, "all": nil} {
 		consumer := jetstream.ConsumerConfig{Durable: name, AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, FilterSubjects: subjects}
-		if _, err := c.js.CreateConsumer(t.Context(), "ORDERS", consumer); err != nil {
+		if _, err := c.JetStream().CreateConsumer(t.Context(), "ORDERS", consumer); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -64,7 +66,7 @@ func TestPeekInASharedStream(t *testing.T) {
 		{"none", "orders.d", "orders.d"},
 		{"none", "", "orders.a orders.b.x orders.c orders.d"},
 	} {
-		p := peekerOf(t, c, Config{Stream: "ORDERS", Consumer: test.consumer, Subject: test.subject})
+		p := peekerOf(t, c, consumers.Config{Stream: "ORDERS", Consumer: test.consumer, Subject: test.subject})
 		got, err := p.Peek(t.Context(), 10)
 		if err != nil {
 			t.Fatal(err)
@@ -77,14 +79,14 @@ func TestPeekInASharedStream(t *testing.T) {
 			t.Errorf("consumer %s is shown %q, want %q", test.consumer, bodies, test.want)
 		}
 	}
-	if info, err := c.js.Stream(t.Context(), "ORDERS"); err != nil || info.CachedInfo().State.Consumers != 3 {
+	if info, err := c.JetStream().Stream(t.Context(), "ORDERS"); err != nil || info.CachedInfo().State.Consumers != 3 {
 		t.Errorf("a consumer was made: %+v, %v", info.CachedInfo().State, err)
 	}
 }
 
 func TestPeekWithoutAStream(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
-	if _, err := OpenPeeker(t.Context(), c, PeekConfig{Stream: "NONE", Consumer: "none"}); err == nil || !strings.Contains(err.Error(), "stream NONE: there is none") {
+	if _, err := consumers.OpenPeeker(t.Context(), c.JetStream(), consumers.Config{Stream: "NONE", Consumer: "none"}); err == nil || !strings.Contains(err.Error(), "stream NONE: there is none") {
 		t.Errorf("%v", err)
 	}
 }

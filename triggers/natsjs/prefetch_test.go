@@ -63,7 +63,7 @@ func TestWhatWasPrefetchedIsDrained(t *testing.T) {
 	}
 	second := open(t, connect(t, server), cfg)
 	done(t, receive(t, second, 13-drained)...)
-	consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+	consumer, err := c.JetStream().Consumer(t.Context(), cfg.Stream, cfg.Consumer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +80,7 @@ func TestThePrefetchFollowsTheRate(t *testing.T) {
 	send(t, c, "orders.x", bodies...)
 	prefetch := func() int {
 		own := tr.(*trigger)
-		own.mu.Lock()
-		defer own.mu.Unlock()
-		return own.prefetch
+		return look(own, func() int { return own.prefetch.size })
 	}
 	if prefetch() != 0 {
 		t.Errorf("it begins with %d", prefetch())
@@ -91,10 +89,5 @@ func TestThePrefetchFollowsTheRate(t *testing.T) {
 	if prefetch() < 100 {
 		t.Errorf("after 5000 fast messages it is %d", prefetch())
 	}
-	deadline := time.Now().Add(patience)
-	for prefetch() > 0 {
-		if time.Now().After(deadline) {
-			t.Fatalf("it stays at %d when nothing is settled", prefetch())
-		}
-	}
+	waitFor(t, "no prefetch when nothing is settled", func() bool { return prefetch() == 0 })
 }

@@ -10,28 +10,32 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/deadletters"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
-func openDead(t testing.TB, c *Connection, change func(*DeadLettersConfig)) *deadStream {
+// testDead are the dead letters of testConfig.
+var testDead = deadletters.Config{Stream: "ORDERS", DeadLetters: "ORDERS-DEAD"}
+
+func openDead(t testing.TB, c *client.Connection, change func(*deadletters.Config)) triggers.DeadLetters {
 	t.Helper()
-	cfg := DeadLettersConfig{Stream: "ORDERS", DeadLetters: "ORDERS-DEAD"}
+	cfg := testDead
 	if change != nil {
 		change(&cfg)
 	}
-	d, err := OpenDeadLetters(t.Context(), c, cfg)
+	d, err := deadletters.Open(t.Context(), c.JetStream(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close(context.Background()) })
-	return d.(*deadStream)
+	return d
 }
 
 // half publishes the copy of a dead letter, as a replay does that is then killed.
-func half(t testing.TB, d triggers.DeadLetters, l triggers.DeadLetter) {
+func half(t testing.TB, c *client.Connection, l triggers.DeadLetter) {
 	t.Helper()
-	own := d.(*deadStream)
-	if _, err := own.js.PublishMsg(t.Context(), own.copyOf(l, l.Own.(*jetstream.RawStreamMsg), false), jetstream.WithExpectStream(own.cfg.Stream)); err != nil {
+	if _, err := c.JetStream().PublishMsg(t.Context(), deadletters.CopyOf(l, testDead, false), jetstream.WithExpectStream(testDead.Stream)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -43,13 +47,13 @@ func TestDeadLetters(t *testing.T) {
 		return &triggertest.Graveyard{
 			Source:   source,
 			OpenDead: func(t testing.TB) triggers.DeadLetters { return openDead(t, observer, nil) },
-			Half:     half,
+			Half:     func(t testing.TB, _ triggers.DeadLetters, l triggers.DeadLetter) { half(t, observer, l) },
 		}
 	})
 }
 
 // rejectOne has one dead letter of a message with an id of its sender's.
-func rejectOne(t *testing.T, c *Connection, tr triggers.Trigger, body string) {
+func rejectOne(t *testing.T, c *client.Connection, tr triggers.Trigger, body string) {
 	t.Helper()
 	s := c.NewSender()
 	attributes := map[string]string{"Nats-Msg-Id": "own-" + body, "Nats-Expected-Stream": "ORDERS", "customer": "42"}
@@ -59,7 +63,7 @@ func rejectOne(t *testing.T, c *Connection, tr triggers.Trigger, body string) {
 	settle(t, receive(t, tr, 1)[0], triggers.Verdict{Kind: triggers.Reject, Reason: "no", Function: "f"})
 }
 
-func browseAll(t *testing.T, d *deadStream) []triggers.DeadLetter {
+func browseAll(t *testing.T, d triggers.DeadLetters) []triggers.DeadLetter {
 	t.Helper()
 	all, err := d.Browse(t.Context(), 100)
 	if err != nil {
@@ -110,7 +114,7 @@ func TestAKilledReplayLongAgo(t *testing.T) {
 			c := connect(t, startServer(t, t.TempDir()))
 			cfg := testConfig(t)
 			cfg.Create = true
-			if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Retention: jetstream.WorkQueuePolicy, Duplicates: time.Second}); err != nil {
+			if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Retention: jetstream.WorkQueuePolicy, Duplicates: time.Second}); err != nil {
 				t.Fatal(err)
 			}
 			tr := open(t, c, cfg)
@@ -118,7 +122,7 @@ func TestAKilledReplayLongAgo(t *testing.T) {
 			d := openDead(t, c, nil)
 			letter := browseAll(t, d)[0]
 			if test.half {
-				half(t, d, letter)
+				half(t, c, letter)
 			}
 			if test.done {
 				done(t, receive(t, tr, 1)...)
@@ -158,7 +162,7 @@ func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := connect(t, startServer(t, t.TempDir()))
 			cfg := testConfig(t)
-			if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Duplicates: time.Second}); err != nil {
+			if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}, Duplicates: time.Second}); err != nil {
 				t.Fatal(err)
 			}
 			tr := open(t, c, cfg)
@@ -166,7 +170,7 @@ func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 			d := openDead(t, c, nil)
 			letter := browseAll(t, d)[0]
 			if sent {
-				half(t, d, letter)
+				half(t, c, letter)
 				done(t, receive(t, tr, 1)...)
 			}
 			if err := d.Replay(t.Context(), letter, time.Now().Add(-time.Minute)); err != nil {
@@ -188,7 +192,7 @@ func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 func TestAReplayThatOthersWouldGet(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	tr := open(t, c, cfg)
@@ -203,7 +207,7 @@ func TestAReplayThatOthersWouldGet(t *testing.T) {
 	}
 	allAcknowledged(t, c, cfg)
 	nothing(t, tr, 100*time.Millisecond)
-	if err := openDead(t, c, func(c *DeadLettersConfig) { c.Shared = true }).Replay(t.Context(), letter, time.Time{}); err != nil {
+	if err := openDead(t, c, func(c *deadletters.Config) { c.Shared = true }).Replay(t.Context(), letter, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	done(t, receive(t, tr, 1)...)
@@ -219,12 +223,12 @@ func TestDeadLettersOfOthers(t *testing.T) {
 	foreign := letter.Own.(*jetstream.RawStreamMsg)
 	foreign.Header.Set("Drover-Stream", "OTHER")
 	foreign.Header.Set("Nats-Msg-Id", "another")
-	m := openDead(t, c, nil).copyOf(letter, foreign, false)
+	m := deadletters.CopyOf(letter, testDead, false)
 	m.Subject, m.Header = "ORDERS-DEAD.orders.x", foreign.Header
-	if _, err := c.js.PublishMsg(t.Context(), m); err != nil {
+	if _, err := c.JetStream().PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.js.Publish(t.Context(), "ORDERS-DEAD.orders.by.hand", []byte("hand")); err != nil {
+	if _, err := c.JetStream().Publish(t.Context(), "ORDERS-DEAD.orders.by.hand", []byte("hand")); err != nil {
 		t.Fatal(err)
 	}
 	d := openDead(t, c, nil)
@@ -248,7 +252,7 @@ func TestAReplayWithoutAStream(t *testing.T) {
 	if err := tr.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.js.DeleteStream(t.Context(), "ORDERS"); err != nil {
+	if err := c.JetStream().DeleteStream(t.Context(), "ORDERS"); err != nil {
 		t.Fatal(err)
 	}
 	d := openDead(t, c, nil)
@@ -256,10 +260,10 @@ func TestAReplayWithoutAStream(t *testing.T) {
 	if err := d.Replay(t.Context(), letter, time.Time{}); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"other.>"}}); err != nil {
+	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"other.>"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Replay(t.Context(), letter, time.Time{}); !errors.Is(err, ErrNoStream) {
+	if err := d.Replay(t.Context(), letter, time.Time{}); !errors.Is(err, client.ErrNoStream) {
 		t.Errorf("%v", err)
 	}
 	if all := browseAll(t, openDead(t, c, nil)); len(all) != 1 {

@@ -4,199 +4,56 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"regexp"
-	"slices"
-	"strings"
-	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/ledger"
 )
-
-// This file reports the rights that an account lacks. A server does not answer a denied
-// request. It reports the error on the connection, and the request times out.
-
-// Denied is a right that the account of a connection lacks.
-type Denied struct {
-	Right   string // publish or subscribe
-	Subject string
-}
-
-func (d *Denied) Error() string {
-	return fmt.Sprintf("the account may not %s to %s, which is needed to %s; grant that, as docs/nats.md lists", d.Right, d.Subject, d.purpose())
-}
-
-// purposes describe why drover needs a subject, by the subject's prefix.
-var purposes = []struct{ prefix, purpose string }{
-	{"$JS.API.STREAM.INFO.KV_" + LedgerBucket, "count failures"},
-	{"$JS.API.STREAM.CREATE.KV_" + LedgerBucket, "make the bucket in which failures are counted"},
-	{"$JS.API.INFO", "make the bucket in which failures are counted"},
-	{"$JS.API.STREAM.UPDATE.", "raise the replicas of a stream that drover made"},
-	{"$JS.API.STREAM.PURGE.KV_" + LedgerBucket, "remove the counts of messages that are done"},
-	{"$JS.API.STREAM.MSG.GET.KV_" + LedgerBucket, "count failures"},
-	{"$JS.API.DIRECT.GET.KV_" + LedgerBucket, "count failures"},
-	{"$KV." + LedgerBucket, "count failures"},
-	{"$JS.API.STREAM.INFO.", "look a stream up"},
-	{"$JS.API.STREAM.CREATE.", "make a stream"},
-	{"$JS.API.STREAM.NAMES", "look a stream up"},
-	{"$JS.API.STREAM.MSG.GET.", "see how old the oldest message is, and look at messages"},
-	{"$JS.API.DIRECT.GET.", "see how old the oldest message is, and look at messages"},
-	{"$JS.API.CONSUMER.INFO.", "look the consumer up, and read its backlog"},
-	{"$JS.API.CONSUMER.CREATE.", "make the consumer"},
-	{"$JS.API.CONSUMER.DURABLE.CREATE.", "make the consumer"},
-	{"$JS.API.CONSUMER.MSG.NEXT.", "receive messages"},
-	{"$JS.ACK.", "settle messages"},
-	{"$JS.EVENT.ADVISORY.", "find messages that the server has given up, since max_deliver is used up"},
-	{"_INBOX.", "receive messages, and the server's answers"},
-}
-
-func (d *Denied) purpose() string {
-	for _, p := range purposes {
-		if strings.HasPrefix(d.Subject, p.prefix) {
-			return p.purpose
-		}
-	}
-	return "send dead letters and results"
-}
-
-var violation = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
-
-// deniedIn returns the missing right that an error of the connection reports; nil for other
-// errors.
-func deniedIn(err error) *Denied {
-	if !errors.Is(err, nats.ErrPermissionViolation) {
-		return nil
-	}
-	found := violation.FindStringSubmatch(err.Error())
-	if found == nil {
-		return nil
-	}
-	right := "publish"
-	if strings.EqualFold(found[1], "subscription") {
-		right = "subscribe"
-	}
-	return &Denied{right, found[2]}
-}
-
-// denial has the first and the last time at which a right was missing.
-type denial struct{ since, last time.Time }
-
-// deniedFor is how long a missing right is reported after its last use. It may have been granted
-// since; the server does not report that.
-const deniedFor = 10 * time.Minute
-
-// rights are the account's missing rights, as far as a connection has found them. c.mu guards them.
-type rights struct {
-	missing map[Denied]denial
-	waiting map[*context.CancelCauseFunc]struct{} // to be cancelled
-}
-
-// deny records a missing right, and cancels the requests that wait for a response.
-func (c *Connection) deny(d *Denied) {
-	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.rights.missing == nil {
-		c.rights.missing = make(map[Denied]denial)
-	}
-	key := *d
-	if d.Right == "subscribe" && strings.HasPrefix(d.Subject, "_INBOX.") {
-		key.Subject = "_INBOX.>" // each inbox has another name
-	}
-	before, known := c.rights.missing[key]
-	if !known {
-		before.since = now
-		c.log.Error("the account lacks a right", "right", key.Right, "subject", key.Subject, "needed_to", key.purpose())
-	}
-	before.last = now
-	c.rights.missing[key] = before
-	for cancel := range c.rights.waiting {
-		(*cancel)(&key)
-	}
-}
-
-// untilDenied returns a context that is cancelled, with a *Denied as its cause, when the server
-// reports a missing right. The caller calls the returned function when the request is done.
-func (c *Connection) untilDenied(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.rights.waiting == nil {
-		c.rights.waiting = make(map[*context.CancelCauseFunc]struct{})
-	}
-	c.rights.waiting[&cancel] = struct{}{}
-	return ctx, func() {
-		c.mu.Lock()
-		delete(c.rights.waiting, &cancel)
-		c.mu.Unlock()
-		cancel(nil)
-	}
-}
-
-// whyDenied returns the missing right that cancelled ctx, or else err.
-func whyDenied(ctx context.Context, err error) error {
-	var denied *Denied
-	if errors.As(context.Cause(ctx), &denied) {
-		return denied
-	}
-	return err
-}
-
-// denials returns the missing rights as trouble.
-func (c *Connection) denials() (out []triggers.Trouble) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	maps.DeleteFunc(c.rights.missing, func(_ Denied, d denial) bool { return time.Since(d.last) > deniedFor })
-	for missing, d := range c.rights.missing {
-		out = append(out, triggers.Trouble{Kind: triggers.TroubleRights, Text: missing.Error(), Since: d.since})
-	}
-	slices.SortFunc(out, func(a, b triggers.Trouble) int { return strings.Compare(a.Text, b.Text) })
-	return out
-}
 
 // checkRights uses each right that is needed later, without changing anything. So a missing right
 // is reported at the start, not at the first failure.
-func (t *trigger) checkRights(ctx context.Context) {
+func checkRights(ctx context.Context, b *binding, counts *ledger.Ledger) {
 	// Renew the lease of a message that does not exist.
-	sign := fmt.Sprintf("$JS.ACK.%s.%s.1.0.0.0.0", t.cfg.Stream, t.cfg.Consumer)
-	if err := t.conn.nc.Publish(sign, inProgress); err != nil {
-		t.log.Debug("checking rights", "error", err)
+	sign := fmt.Sprintf("$JS.ACK.%s.%s.1.0.0.0.0", b.cfg.Stream, b.cfg.Consumer)
+	if err := b.conn.Conn().Publish(sign, inProgress); err != nil {
+		b.log.Debug("checking rights", "error", err)
 	}
 	ask := func(what func(context.Context) error) error {
-		limited, cancel := context.WithTimeout(ctx, checkLimit)
+		limited, cancel := context.WithTimeout(ctx, client.CheckLimit)
 		defer cancel()
-		asking, done := t.conn.untilDenied(limited)
+		asking, done := b.conn.UntilDenied(limited)
 		defer done()
 		return what(asking)
 	}
 	// The server rejects invalid JSON, but only if the account may send the request.
 	permitted := func(api string) {
 		_ = ask(func(ctx context.Context) error {
-			_, err := t.conn.nc.RequestWithContext(ctx, "$JS.API."+api, []byte("{"))
+			_, err := b.conn.Conn().RequestWithContext(ctx, "$JS.API."+api, []byte("{"))
 			return err
 		})
 	}
-	bucket := "KV_" + LedgerBucket
-	err := ask(func(ctx context.Context) error { _, err := t.conn.js.Stream(ctx, bucket); return err })
+	bucket := "KV_" + client.AttemptsBucket
+	err := ask(func(ctx context.Context) error { _, err := b.conn.JetStream().Stream(ctx, bucket); return err })
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		permitted("STREAM.CREATE." + bucket)
 		permitted("INFO")
 	case err == nil:
-		_ = ask(func(ctx context.Context) error { return t.conn.probe(ctx, t.ledger.subject(0)) })
+		_ = ask(func(ctx context.Context) error { return b.conn.Probe(ctx, counts.Subject(0)) })
 		_ = ask(func(ctx context.Context) error {
-			_, err := t.conn.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+bucket+"."+t.ledger.subject(0), nil)
+			_, err := b.conn.Conn().RequestWithContext(ctx, "$JS.API.DIRECT.GET."+bucket+"."+counts.Subject(0), nil)
 			return err
 		})
 		permitted("STREAM.PURGE." + bucket)
 	}
-	if t.cfg.Create {
-		if err := ask(func(ctx context.Context) error { _, err := t.conn.js.Stream(ctx, t.cfg.DeadLetters); return err }); errors.Is(err, jetstream.ErrStreamNotFound) {
-			permitted("STREAM.CREATE." + t.cfg.DeadLetters)
+	if b.cfg.Create {
+		if err := ask(func(ctx context.Context) error {
+			_, err := b.conn.JetStream().Stream(ctx, b.cfg.DeadLetters)
+			return err
+		}); errors.Is(err, jetstream.ErrStreamNotFound) {
+			permitted("STREAM.CREATE." + b.cfg.DeadLetters)
 		}
 	}
-	_ = t.conn.nc.FlushWithContext(ctx)
+	_ = b.conn.Conn().FlushWithContext(ctx)
 }

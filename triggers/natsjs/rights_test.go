@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
 // leastRights is the account file of docs/nats.md, as a server reads it.
@@ -31,7 +32,7 @@ func leastRights(t testing.TB) string {
 
 // guarded is a server with the accounts of a file, in which admin may do all and drover
 // what the file says; deny takes a right out of it.
-func guarded(t testing.TB, deny string) (admin *Connection, drover ConnectionConfig) {
+func guarded(t testing.TB, deny string) (admin *client.Connection, drover client.Config) {
 	t.Helper()
 	text := leastRights(t)
 	if deny != "" {
@@ -51,8 +52,8 @@ func guarded(t testing.TB, deny string) (admin *Connection, drover ConnectionCon
 	b := startBroker(t, func(o *server.Options) {
 		o.Accounts, o.Users = options.Accounts, options.Users
 	})
-	return dialBroker(t, ConnectionConfig{URLs: []string{b.url()}, User: "admin", Password: "change-me-too"}),
-		ConnectionConfig{Name: "test", URLs: []string{b.url()}, User: "drover", Password: "change-me"}
+	return dialBroker(t, client.Config{URLs: []string{b.url()}, User: "admin", Password: "change-me-too"}),
+		client.Config{Name: "test", URLs: []string{b.url()}, User: "drover", Password: "change-me"}
 }
 
 // With the rights of docs/nats.md, and no others, messages are received, retried with
@@ -61,13 +62,13 @@ func TestTheLeastRights(t *testing.T) {
 	admin, as := guarded(t, "")
 	cfg := existing(t, admin, 1)
 	for _, name := range []string{"ORDERS-DEAD", "RECEIPTS"} {
-		if _, err := admin.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}}); err != nil {
+		if _, err := admin.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var log logBook
 	as.Log, cfg.Log = log.logger(), log.logger()
-	c, err := Connect(t.Context(), as)
+	c, err := client.Connect(t.Context(), as)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestTheLeastRights(t *testing.T) {
 	if err := tr.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if all := c.denials(); len(all) > 0 || strings.Contains(log.String(), "lacks a right") {
+	if all := c.Denials(); len(all) > 0 || strings.Contains(log.String(), "lacks a right") {
 		t.Errorf("%v\n%s", all, log.String())
 	}
 }
@@ -119,16 +120,16 @@ func TestMissingRightsAreNamed(t *testing.T) {
 			admin, as := guarded(t, subject)
 			cfg := existing(t, admin, 1)
 			for _, name := range []string{"ORDERS-DEAD"} {
-				if _, err := admin.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}}); err != nil {
+				if _, err := admin.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{name + ".>"}}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if _, err := admin.js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: LedgerBucket}); err != nil {
+			if _, err := admin.JetStream().CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: client.AttemptsBucket}); err != nil {
 				t.Fatal(err)
 			}
 			var log logBook
 			as.Log, cfg.Log = log.logger(), log.logger()
-			c, err := Connect(t.Context(), as)
+			c, err := client.Connect(t.Context(), as)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -139,7 +140,7 @@ func TestMissingRightsAreNamed(t *testing.T) {
 			}
 			tr, err := Open(t.Context(), c, cfg)
 			if err != nil {
-				var denied *Denied
+				var denied *client.Denied
 				if !errors.As(err, &denied) || denied.Subject != named || !strings.Contains(err.Error(), test.needed) {
 					t.Errorf("the start ended with: %v", err)
 				}

@@ -11,23 +11,24 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
 // bounded makes a stream, and a consumer with a max_deliver.
-func bounded(t *testing.T, c *Connection, cfg Config, most int) {
+func bounded(t *testing.T, c *client.Connection, cfg Config, most int) {
 	t.Helper()
-	_, first := c.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy})
-	_, second := c.js.CreateConsumer(t.Context(), cfg.Stream, jetstream.ConsumerConfig{Durable: cfg.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: cfg.AckWait, MaxDeliver: most})
+	_, first := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy})
+	_, second := c.JetStream().CreateConsumer(t.Context(), cfg.Stream, jetstream.ConsumerConfig{Durable: cfg.Consumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: cfg.AckWait, MaxDeliver: most})
 	if err := errors.Join(first, second); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // waitDead waits for n dead letters.
-func waitDead(t *testing.T, c *Connection, cfg Config, n int) []*jetstream.RawStreamMsg {
+func waitDead(t *testing.T, c *client.Connection, cfg Config, n int) []*jetstream.RawStreamMsg {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		if s, err := c.js.Stream(t.Context(), cfg.DeadLetters); err == nil && s.CachedInfo().State.Msgs >= uint64(n) {
+		if s, err := c.JetStream().Stream(t.Context(), cfg.DeadLetters); err == nil && s.CachedInfo().State.Msgs >= uint64(n) {
 			return deadLetters(t, c, cfg.DeadLetters)
 		}
 		if time.Now().After(deadline) {
@@ -69,10 +70,10 @@ func TestTheLastDelivery(t *testing.T) {
 	}
 }
 
-func waitEmpty(t *testing.T, c *Connection, cfg Config) {
+func waitEmpty(t *testing.T, c *client.Connection, cfg Config) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		s, err := c.js.Stream(t.Context(), cfg.Stream)
+		s, err := c.JetStream().Stream(t.Context(), cfg.Stream)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +88,7 @@ func waitEmpty(t *testing.T, c *Connection, cfg Config) {
 }
 
 // crash ends a trigger as kill -9 of its process would.
-func crash(t *testing.T, c *Connection, tr triggers.Trigger) {
+func crash(t *testing.T, c *client.Connection, tr triggers.Trigger) {
 	t.Helper()
 	_ = c.Close()
 	_ = tr.Close(t.Context())
@@ -145,9 +146,9 @@ func TestMessagesThatTheServerHasGivenUp(t *testing.T) {
 	}
 }
 
-func mustConsumer(t *testing.T, c *Connection, cfg Config) jetstream.Consumer {
+func mustConsumer(t *testing.T, c *client.Connection, cfg Config) jetstream.Consumer {
 	t.Helper()
-	consumer, err := c.js.Consumer(t.Context(), cfg.Stream, cfg.Consumer)
+	consumer, err := c.JetStream().Consumer(t.Context(), cfg.Stream, cfg.Consumer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ func TestDoneIsNotGivenUp(t *testing.T) {
 			allAcknowledged(t, c, cfg)
 			waitEmpty(t, c, cfg)
 		}
-		if spent, err := tr.lookForSpent(t.Context(), nil); err != nil || len(spent) > 0 {
+		if spent, err := tr.keeper.spent.scan(t.Context(), nil); err != nil || len(spent) > 0 {
 			t.Errorf("all done: %v; counted as given up: %v, error %v", settled, spent, err)
 		}
 	}
@@ -207,21 +208,13 @@ func TestAConsumerThatIsEdited(t *testing.T) {
 	held := receive(t, tr, 2)
 	edited := mustConsumer(t, c, cfg).CachedInfo().Config
 	edited.AckWait, edited.MaxDeliver = 4*time.Second, 1
-	if _, err := c.js.UpdateConsumer(t.Context(), cfg.Stream, edited); err != nil {
+	if _, err := c.JetStream().UpdateConsumer(t.Context(), cfg.Stream, edited); err != nil {
 		t.Fatal(err)
 	}
 	own := tr.(*trigger)
-	for deadline := time.Now().Add(patience); ; {
-		own.mu.Lock()
-		most := own.maxDeliver
-		own.mu.Unlock()
-		if most == 1 && time.Duration(own.ackWait.Load()) == edited.AckWait {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the changes are not followed")
-		}
-	}
+	waitFor(t, "the changes", func() bool {
+		return look(own, func() int { return own.maxDeliver }) == 1 && time.Duration(own.ackWait.Load()) == edited.AckWait
+	})
 	nothing(t, open(t, connect(t, server), editedConfig(cfg, edited)), edited.AckWait+2*time.Second) // it is kept alive at the new pace
 	settle(t, held[1], triggers.Verdict{Kind: triggers.Retry})
 	wantSpent(t, waitDead(t, c, cfg, 1)[0], "last")

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
 // To keep the order, messages that were delivered before and not settled must come first. There
@@ -26,7 +28,7 @@ const (
 	maxKept = 512
 )
 
-// strays collects messages that were delivered before. trigger.mu guards it.
+// strays collects messages that were delivered before. binding.mu guards it.
 type strays struct {
 	horizon uint64    // the highest sequence delivered before
 	due     time.Time // when the ack wait of all these messages is over
@@ -40,8 +42,8 @@ type strays struct {
 	seen    int // value of arrived at the last response
 }
 
-// add keeps a message until all have arrived; t.mu is locked.
-func (s *strays) add(l *leasedMessage) {
+// keep keeps a message until all have arrived; binding.mu is locked.
+func (s *strays) keep(l *leasedMessage) {
 	s.kept = append(s.kept, l)
 	if l.Sequence <= s.horizon {
 		s.arrived++
@@ -49,28 +51,28 @@ func (s *strays) add(l *leasedMessage) {
 	}
 }
 
-// gather starts the wait for messages that were delivered before, if any are missing; t.mu is locked.
-func (t *trigger) gather(info *jetstream.ConsumerInfo) {
-	missing := t.missing(info)
-	if t.cfg.OrderingToken == 0 || t.strays == nil && missing == 0 || t.ending {
+// gather starts the wait for messages that were delivered before, if any are missing; i.mu is locked.
+func (i *intake) gather(info *jetstream.ConsumerInfo) {
+	missing := i.countMissing(info)
+	if i.cfg.OrderingToken == 0 || i.strays == nil && missing == 0 || i.ending {
 		return
 	}
-	s := t.strays
+	s := i.strays
 	if s == nil {
 		s = &strays{came: make(chan struct{}, 1)}
-		t.strays = s
-		t.running.Go(func() { t.await(t.ctx, s) })
+		i.strays = s
+		i.running.Go(func() { i.awaitStrays(i.ctx, s) })
 	}
-	ackWait := time.Duration(t.ackWait.Load())
+	ackWait := time.Duration(i.ackWait.Load())
 	s.horizon, s.due, s.idle = info.Delivered.Stream, time.Now().Add(ackWait), 0
-	t.log.Info("waiting for messages that were delivered before, to keep the order", "messages", missing, "ack_wait", ackWait)
+	i.log.Info("waiting for messages that were delivered before, to keep the order", "messages", missing, "ack_wait", ackWait)
 }
 
-// missing returns the number of messages that were in flight at the time of info and have not
-// arrived; t.mu is locked. Messages delivered after that time do not count as arrived.
-func (t *trigger) missing(info *jetstream.ConsumerInfo) int {
+// countMissing returns the number of messages that were in flight at the time of info and have not
+// arrived; i.mu is locked. Messages delivered after that time do not count as arrived.
+func (i *intake) countMissing(info *jetstream.ConsumerInfo) int {
 	missing := info.NumAckPending
-	for l := t.leases.ring.next; l != &t.leases.ring; l = l.next {
+	for l := range i.settler.leases.all() {
 		if l.delivery <= info.Delivered.Consumer {
 			missing--
 		}
@@ -78,11 +80,11 @@ func (t *trigger) missing(info *jetstream.ConsumerInfo) int {
 	return max(missing, 0)
 }
 
-// await ends the wait when no message is missing, or when none can arrive any more.
-func (t *trigger) await(ctx context.Context, s *strays) {
+// awaitStrays ends the wait when no message is missing, or when none can arrive any more.
+func (i *intake) awaitStrays(ctx context.Context, s *strays) {
 	pace := time.NewTicker(strayPace)
 	defer pace.Stop()
-	for !t.gathered(ctx, s) {
+	for !i.haveStraysArrived(ctx, s) {
 		select {
 		case <-s.came:
 		case <-pace.C:
@@ -91,45 +93,46 @@ func (t *trigger) await(ctx context.Context, s *strays) {
 	}
 }
 
-// gathered requests the number of missing messages once, and reports whether the wait is over.
-func (t *trigger) gathered(ctx context.Context, s *strays) bool {
-	t.mu.Lock()
-	consumer := t.consumer
-	t.mu.Unlock()
+// haveStraysArrived requests the number of missing messages once, and reports whether the wait is
+// over.
+func (i *intake) haveStraysArrived(ctx context.Context, s *strays) bool {
+	i.mu.Lock()
+	consumer := i.consumer
+	i.mu.Unlock()
 	var info *jetstream.ConsumerInfo
 	if consumer != nil {
-		asking, cancel := context.WithTimeout(ctx, flushLimit)
+		asking, cancel := context.WithTimeout(ctx, client.RequestLimit)
 		defer cancel()
 		info, _ = consumer.Info(asking) // nil without a response: the next call requests it again
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	switch {
-	case t.strays != s:
+	case i.strays != s:
 		return true // the life of these messages has ended
 	case ctx.Err() != nil:
-		t.handOut(s) // Close releases them
+		i.prefetchStrays(s) // Close releases them
 		return true
-	case info == nil || !t.verified():
+	case info == nil || !i.isVerified():
 		return false
 	}
-	missing := t.missing(info)
-	if t.looking == 0 && (missing == 0 || s.over(time.Now())) {
+	missing := i.countMissing(info)
+	if i.looking == 0 && (missing == 0 || s.isOver(time.Now())) {
 		if missing > 0 {
-			t.log.Warn("messages that were delivered before did not come again: they are in flight elsewhere, or wait for a longer delay; their order is not kept", "messages", missing)
+			i.log.Warn("messages that were delivered before did not come again: they are in flight elsewhere, or wait for a longer delay; their order is not kept", "messages", missing)
 		}
-		t.handOut(s)
+		i.prefetchStrays(s)
 		return true
 	}
-	if n := s.next(missing, time.Now()); n > 0 && t.outstanding() == 0 && !t.ending && t.consumer != nil {
+	if n := s.next(missing, time.Now()); n > 0 && i.requests.outstanding() == 0 && !i.ending && i.consumer != nil {
 		s.asked, s.before = n, s.arrived
-		_ = t.pull(t.cfg.Memory.Within(maxAsked, n, 0)) // the next Receive reports an error
+		i.requests.pull(i.cfg.Memory.Within(maxAsked, n, 0))
 	}
 	return false
 }
 
-// over counts a response of the server, and reports whether further waiting is useless.
-func (s *strays) over(now time.Time) bool {
+// isOver counts a response of the server, and reports whether further waiting is useless.
+func (s *strays) isOver(now time.Time) bool {
 	if s.arrived > s.seen || now.Before(s.due) {
 		s.seen, s.idle = s.arrived, 0
 		return false
@@ -150,12 +153,12 @@ func (s *strays) next(missing int, now time.Time) int {
 	return 1
 }
 
-// handOut ends the wait and prefetches the messages in order; t.mu is locked.
-func (t *trigger) handOut(s *strays) {
-	t.strays = nil
+// prefetchStrays ends the wait and prefetches the messages in order; i.mu is locked.
+func (i *intake) prefetchStrays(s *strays) {
+	i.strays = nil
 	slices.SortFunc(s.kept, func(a, b *leasedMessage) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	for _, l := range s.kept {
-		t.addPrefetched(l)
+		i.addPrefetched(l)
 	}
-	signal(t.wakeReceive)
+	signal(i.wakeReceive)
 }

@@ -1,6 +1,7 @@
 package natsjs
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -8,7 +9,9 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
+	"github.com/drover-run/drover/triggers/natsjs/ledger"
 )
 
 // ordered is a configuration in which the second token of the subject is the ordering key.
@@ -19,14 +22,14 @@ func ordered(t testing.TB) Config {
 }
 
 // openOrdered opens a trigger that keeps order, and returns what is inside of it, too.
-func openOrdered(t testing.TB, c *Connection, cfg Config) (outer triggers.Trigger, inner *trigger) {
+func openOrdered(t testing.TB, c *client.Connection, cfg Config) (outer triggers.Trigger, inner *trigger) {
 	t.Helper()
-	outer = open(t, c, cfg)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for tr := range c.reconnected {
-		inner = tr
+	inner = newTrigger(c, cfg)
+	if err := inner.start(t.Context()); err != nil {
+		t.Fatal(err)
 	}
+	outer = triggers.Ordered(inner)
+	t.Cleanup(func() { _ = outer.Close(context.Background()) })
 	return outer, inner
 }
 
@@ -42,7 +45,7 @@ func strand(t *testing.T, server *embedded.Server, cfg Config, n int) {
 	}
 	send(t, c, "orders.a", bodies...)
 	receive(t, tr, 1)
-	waitFor(t, "delivery", func() bool { return look(inner, func() int { return inner.leases.n }) == n })
+	waitFor(t, "delivery", func() bool { return look(inner, func() int { return inner.settler.leases.n }) == n })
 	crash(t, c, tr)
 }
 
@@ -74,11 +77,19 @@ func TestOrderWhileFailuresAreLookedUp(t *testing.T) {
 	strand(t, server, cfg, 2)
 	c := connect(t, server)
 	tr, inner := openOrdered(t, c, cfg)
-	inner.ledger.mu.Lock() // no look-up ends
+	release := make(chan struct{})
+	look(inner, func() int {
+		read := inner.intake.readFailures
+		inner.intake.readFailures = func(ctx context.Context, m ledger.Message, deliveries uint64) int {
+			<-release
+			return read(ctx, m, deliveries)
+		}
+		return 0
+	})
 	send(t, c, "orders.a", "2")
-	waitFor(t, "look-ups", func() bool { return look(inner, func() int { return inner.looking }) == 2 })
+	waitFor(t, "look-ups", func() bool { return look(inner, func() int { return inner.intake.looking }) == 2 })
 	nothing(t, tr, 5*strayPace)
-	inner.ledger.mu.Unlock()
+	close(release)
 	wantOrder(t, tr, 3)
 }
 
@@ -93,8 +104,8 @@ func TestMissingMessagesAreNotMistaken(t *testing.T) {
 	tr, inner := openOrdered(t, c, cfg)
 	counted := mustConsumer(t, c, cfg).CachedInfo()
 	send(t, c, "orders.a", "1")
-	waitFor(t, "message 1", func() bool { return look(inner, func() int { return inner.leases.n }) == 1 })
-	if n := look(inner, func() int { return inner.missing(counted) }); n != 1 {
+	waitFor(t, "message 1", func() bool { return look(inner, func() int { return inner.settler.leases.n }) == 1 })
+	if n := look(inner, func() int { return inner.intake.countMissing(counted) }); n != 1 {
 		t.Errorf("%d messages are missing, want 1", n)
 	}
 	wantOrder(t, tr, 2)
@@ -110,9 +121,9 @@ func TestOrderAfterAStandstill(t *testing.T) {
 	c := connect(t, server)
 	tr, inner := openOrdered(t, c, cfg)
 	send(t, c, "orders.a", "40")
-	waitFor(t, "message 40", func() bool { return look(inner, func() int { return inner.leases.n }) >= 1 }) // more, if the others were redelivered meanwhile
+	waitFor(t, "message 40", func() bool { return look(inner, func() int { return inner.settler.leases.n }) >= 1 }) // more, if the others were redelivered meanwhile
 	inner.mu.Lock()
-	time.Sleep(cfg.AckWait + 3*time.Second) // nothing runs; this is no wait for something
+	time.Sleep(cfg.AckWait + 3*time.Second) // the time is the subject: nothing runs for longer than the wait would take
 	inner.mu.Unlock()
 	wantOrder(t, tr, 41)
 }
@@ -176,7 +187,7 @@ func TestAnOrderedCloseReceivesNothingAgain(t *testing.T) {
 	send(t, c, "orders.a", bodies...)
 	done(t, receive(t, tr, 1)...)
 	second := receive(t, tr, 1)[0]
-	waitFor(t, "delivery", func() bool { return look(inner, func() int { return int(inner.arrivals) }) == 10 })
+	waitFor(t, "delivery", func() bool { return look(inner, func() int { return int(inner.intake.requests.arrivals) }) == 10 })
 	waitOutstanding(t, inner)
 	settle(t, second, triggers.Verdict{Kind: triggers.Release})
 	if err := tr.Close(t.Context()); err != nil {
@@ -243,17 +254,17 @@ func TestOneSubscriptionWhereOrderCounts(t *testing.T) {
 			_ = got[0].Settle(t.Context(), triggers.Verdict{Kind: triggers.Done})
 		}
 	}()
-	requests := func() int { return look(inner, func() int { return int(inner.requests) }) }
+	requests := func() int { return look(inner, func() int { return int(inner.intake.requests.made) }) }
 	waitOutstanding(t, inner)
 	inner.mu.Lock()
-	before := inner.flow
+	before := inner.intake.requests.flow
 	inner.mu.Unlock()
-	inner.requestAgain()
+	inner.intake.requests.renewAll()
 	waitFor(t, "another request", func() bool { return requests() == 2 })
 	inner.mu.Lock()
 	defer inner.mu.Unlock()
-	if inner.flow != before || inner.flow.outstanding != 1 {
-		t.Errorf("another subscription: %v; %d messages are outstanding, want 1", inner.flow != before, inner.flow.outstanding)
+	if inner.intake.requests.flow != before || inner.intake.requests.flow.outstanding != 1 {
+		t.Errorf("another subscription: %v; %d messages are outstanding, want 1", inner.intake.requests.flow != before, inner.intake.requests.flow.outstanding)
 	}
 }
 
@@ -261,7 +272,7 @@ func TestOneSubscriptionWhereOrderCounts(t *testing.T) {
 // looked at.
 func TestSilence(t *testing.T) {
 	start := time.Now()
-	tr := &trigger{flow: &flow{outstanding: 1}}
+	tr := &requests{flow: &flow{outstanding: 1}}
 	for _, look := range []struct {
 		after time.Duration
 		heard bool
@@ -278,7 +289,7 @@ func TestSilence(t *testing.T) {
 		if look.heard {
 			tr.flow.signs++
 		}
-		if got := tr.silent(start.Add(look.after)); got != look.want {
+		if got := tr.areSilent(start.Add(look.after)); got != look.want {
 			t.Errorf("after %v: silent %v", look.after, got)
 		}
 	}
@@ -288,9 +299,9 @@ func TestSilence(t *testing.T) {
 func TestOrderWhileRequestsAreMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, disturb := range map[string]func(t *testing.T, inner *trigger){
-		"silence": func(_ *testing.T, inner *trigger) { inner.requestAgain() },
+		"silence": func(_ *testing.T, inner *trigger) { inner.intake.requests.renewAll() },
 		"reconnect": func(t *testing.T, inner *trigger) {
-			if err := inner.conn.nc.ForceReconnect(); err != nil {
+			if err := inner.conn.Conn().ForceReconnect(); err != nil {
 				t.Error(err)
 			}
 		},

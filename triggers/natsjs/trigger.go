@@ -1,159 +1,104 @@
 // Package natsjs is the trigger for NATS JetStream: durable pull consumers of a cluster, or of a
 // server embedded in this process.
 //
-// A Connection is opened once, and outlives its triggers. Open returns a trigger; see package
-// triggers for who calls what.
+// A client.Connection is opened once, and outlives its triggers. Open returns a trigger; see package
+// triggers for who calls what. A trigger is composed of parts, each in a file of its name. They share
+// the binding and its lock:
+//
+//   - binding: the consumer, and the life of it and its stream
+//   - requests, intake, prefetch, strays: from a request to a message that Receive returns
+//   - settler, acks: from a verdict to the server's confirmation
+//   - keeper: looks the consumer up, renews leases, and verifies the life
+//   - spent: dead-letters messages that the server has given up
 package natsjs
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
+	"github.com/drover-run/drover/triggers/natsjs/deadletters"
+	"github.com/drover-run/drover/triggers/natsjs/ledger"
 )
 
-// PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.
-const PrefetchAuto = -1
-
-// Config is one durable pull consumer.
-type Config struct {
-	Stream   string
-	Subject  string // the consumer's filter; empty: any filter
-	Consumer string
-	// Create creates the stream, the consumer and the dead-letter stream if they are
-	// missing. Existing ones are used unchanged.
-	Create  bool
-	AckWait time.Duration
-	// OrderingToken is the position, counted from 1, of the subject's token that is the ordering
-	// key; 0 disables the order.
-	OrderingToken int
-	// DeadLetters is the stream for rejected messages.
-	DeadLetters string
-	// MaxAttempts is only checked against the consumer's MaxDeliver.
-	MaxAttempts int
-	// Prefetch is how many messages are leased beyond those that a Receive requests, or
-	// PrefetchAuto.
-	Prefetch int
-	// Function is the function's name in dead letters that were not caused by its verdict.
-	Function string
-	// Memory bounds the prefetched bytes; nil is no bound.
-	Memory *triggers.Account
-	Log    *slog.Logger
+// trigger composes the parts. It implements triggers.Trigger and its optional interfaces.
+type trigger struct {
+	*binding
+	stop        context.CancelFunc
+	unsubscribe func() // from the connection's reconnects
+	closed      bool   // guarded by mu
+	troubles    *triggers.Troubles
+	prefetch    *prefetch
+	settler     *settler
+	intake      *intake
+	keeper      *keeper
 }
 
 // Open returns a trigger on a consumer, after checking the consumer's settings. The caller
 // owns the connection, and closes it after the trigger.
-func Open(ctx context.Context, c *Connection, cfg Config) (triggers.Trigger, error) {
-	t := &trigger{
-		conn:        c,
-		cfg:         cfg,
-		log:         cfg.Log.With("stream", cfg.Stream, "consumer", cfg.Consumer),
-		ledger:      newLedger(c.js, cfg),
-		wakeReceive: make(chan struct{}, 1),
-		wakeUp:      make(chan struct{}, 1),
-
-		idleEnded: make(chan struct{}, 1),
-	}
-	t.ledger.troubles = &t.troubles
-	t.leases.init()
-	t.acks = acks{t: t, wake: make(chan struct{}, 1)}
-	cfg.Memory.OnFreed(func() { signal(t.wakeReceive) })
-	if t.prefetch = cfg.Prefetch; cfg.Prefetch == PrefetchAuto {
-		t.prefetch = 0
-	}
-	t.ctx, t.stop = context.WithCancel(context.Background())
-	opening, opened := c.untilDenied(ctx)
-	defer opened()
-	if err := t.attach(opening); err != nil {
-		err = whyDenied(opening, err)
-		t.stop()
+func Open(ctx context.Context, c *client.Connection, cfg Config) (triggers.Trigger, error) {
+	t := newTrigger(c, cfg)
+	if err := t.start(ctx); err != nil {
 		return nil, err
 	}
-	t.running.Go(func() { t.keepLeases(t.ctx) })
-	t.running.Go(func() { t.acks.run(t.ctx) })
-	if !cfg.Create { // otherwise it is created when it is needed
-		t.checkGraveyard(ctx)
-		t.running.Go(func() { t.watchGraveyard(t.ctx) })
-	}
-	if !c.embedded { // its account has all rights, and it is a single server
-		t.running.Go(func() {
-			t.checkRights(t.ctx)
-			t.raiseGraveyard(t.ctx)
-			t.raiseLedger(t.ctx)
-		})
-	}
-	c.mu.Lock()
-	c.reconnected[t] = struct{}{}
-	c.mu.Unlock()
 	if cfg.OrderingToken > 0 {
 		return triggers.Ordered(t), nil
 	}
 	return t, nil
 }
 
-type trigger struct {
-	conn   *Connection
-	cfg    Config
-	log    *slog.Logger
-	ledger *ledger
+func newTrigger(c *client.Connection, cfg Config) *trigger {
+	b := &binding{
+		conn: c, cfg: cfg, log: cfg.Log.With("stream", cfg.Stream, "consumer", cfg.Consumer),
+		wakeReceive: make(chan struct{}, 1), wakeKeeper: make(chan struct{}, 1), idling: idling{ended: make(chan struct{}, 1)},
+	}
+	t := &trigger{binding: b, troubles: new(triggers.Troubles), prefetch: newPrefetch(cfg.Prefetch, cfg.Memory)}
+	b.ctx, t.stop = context.WithCancel(context.Background())
+	t.settler = &settler{
+		binding: b, prefetch: t.prefetch, acks: &acks{binding: b, wake: make(chan struct{}, 1)},
+		ledger: ledger.New(c, cfg.Stream, cfg.Consumer, t.troubles, b.log),
+		graveyard: &deadletters.Graveyard{
+			Conn: c, Stream: cfg.Stream, Subject: cfg.Subject, DeadLetters: cfg.DeadLetters, Create: cfg.Create, AckWait: cfg.AckWait,
+			Troubles: t.troubles, Log: b.log,
+		},
+	}
+	t.settler.leases.init()
+	t.intake = newIntake(t.settler)
+	t.keeper = &keeper{binding: b, intake: t.intake, settler: t.settler, spent: &spentWatch{binding: b, settler: t.settler}}
+	cfg.Memory.OnFreed(func() { signal(b.wakeReceive) })
+	return t
+}
 
-	ctx         context.Context // ends with the trigger
-	stop        context.CancelFunc
-	running     sync.WaitGroup // the keeper, and lookups in the ledger
-	wakeReceive chan struct{}  // wakes Receive
-	wakeUp      chan struct{}  // wakes the keeper to verify the life
-	idleEnded   chan struct{}  // wakes the keeper from idle mode
-	idle        atomic.Bool    // the keeper has nothing to do
-	troubles    triggers.Troubles
-
-	// The time of the keeper's last check. It is precise enough for the time of the next renewal,
-	// and cheaper than reading the clock for each message.
-	clock atomic.Int64
-	// ackWait is the current setting of the consumer, in ns.
-	ackWait atomic.Int64
-
-	mu         sync.Mutex
-	consumer   jetstream.Consumer // nil if it must be looked up again
-	failed     error              // for the next Receive
-	closed     bool
-	ending     bool // no more messages are requested
-	maxDeliver int  // the current setting of the consumer
-
-	life      *life            // nil before it is known
-	checked   uint64           // the number of reconnects when life was verified
-	checkedAt time.Time        // the time of that verification
-	delivered uint64           // the number of the consumer's last delivery
-	highest   uint64           // the highest sequence received
-	unsure    []*leasedMessage // arrived, but possibly of another life
-	later     []repeat         // settlements to send when the life is verified
-	strays    *strays          // nil unless some are missing
-
-	watching sync.Once      // watchSpent
-	given    map[place]bool // messages dead-lettered because the server had given them up
-
-	prefetched queue           // leased, and not yet returned by Receive
-	weighed    int             // the bytes last reported to the account
-	looking    int             // arrived, and being looked up in the ledger
-	looked     <-chan struct{} // closed when the last lookup has finished
-	arrivals   uint64          // so far
-	flow       *flow           // nil before the first request
-	requests   uint64          // so far
-	waiting    int             // messages that a blocked Receive requests
-	prefetch   int
-	settled    int64     // all settlements so far
-	last       repeat    // the last settlement
-	marked     time.Time // the time of the last rateOver settlements
-
-	leases leaseList // all unsettled leases
-	acks   acks
+// start looks the consumer up, and starts the goroutines.
+func (t *trigger) start(ctx context.Context) error {
+	opening, opened := t.conn.UntilDenied(ctx)
+	defer opened()
+	if err := t.keeper.attach(opening); err != nil {
+		t.stop()
+		return client.WhyDenied(opening, err)
+	}
+	t.running.Go(func() { t.keeper.run(t.ctx) })
+	t.running.Go(func() { t.settler.acks.sendLoop(t.ctx) })
+	graveyard := t.settler.graveyard
+	if !t.cfg.Create { // otherwise it is created when it is needed
+		graveyard.Check(ctx)
+		t.running.Go(func() { graveyard.Watch(t.ctx) })
+	}
+	if !t.conn.IsEmbedded() { // its account has all rights, and it is a single server
+		t.running.Go(func() {
+			checkRights(t.ctx, t.binding, t.settler.ledger)
+			graveyard.RaiseReplicas(t.ctx)
+			t.settler.ledger.RaiseReplicas(t.ctx)
+		})
+	}
+	t.unsubscribe = t.conn.OnReconnect(func() { signal(t.wakeKeeper) })
+	return nil
 }
 
 // Receive implements triggers.Trigger.
@@ -165,35 +110,32 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 			return nil, errClosed
 		}
 		if err := t.failed; err != nil {
-			t.failed, t.waiting = nil, 0
+			t.failed, t.intake.waiting = nil, 0
 			t.mu.Unlock()
 			return nil, err
 		}
 		if t.consumer == nil && ctx.Err() == nil {
 			t.mu.Unlock()
-			if err := t.attach(ctx); err != nil {
+			if err := t.keeper.attach(ctx); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		out := t.prefetched.take(max)
-		t.weigh()
+		out := t.prefetch.take(max)
 		err := ctx.Err()
-		t.waiting = max
+		t.intake.waiting = max
 		if len(out) > 0 || err != nil {
-			t.waiting = 0
+			t.intake.waiting = 0
 		}
 		if err == nil {
-			if n := t.toRequest(); n > 0 {
-				_ = t.pull(n) // an error is reported in the next iteration
-			}
+			t.intake.requestMore() // an error is reported in the next iteration
 		}
 		t.mu.Unlock()
 		if len(out) > 0 {
 			return out, nil
 		}
 		if err != nil {
-			t.withdrawRequests()
+			t.intake.withdrawWhenQuiet()
 			return nil, err
 		}
 		select {
@@ -207,15 +149,14 @@ var errClosed = errors.New("the NATS trigger is closed")
 
 // Drain implements triggers.Drainer. It waits for requested messages while they arrive.
 func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, error) {
-	defer t.expect(0)
+	defer t.intake.expect(0)
 	t.mu.Lock()
 	t.ending = true
 	t.mu.Unlock()
 	for {
-		t.expect(max)
+		t.intake.expect(max)
 		t.mu.Lock()
-		out, coming := t.prefetched.take(max), t.looking+t.outstanding()
-		t.weigh()
+		out, coming := t.prefetch.take(max), t.intake.coming()
 		t.mu.Unlock()
 		if len(out) > 0 || coming == 0 {
 			return out, nil
@@ -224,7 +165,7 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 		select {
 		case <-t.wakeReceive:
 		case <-calm.C:
-			t.end(t.endLimit())
+			t.intake.withdrawAll()
 		case <-ctx.Done():
 			calm.Stop()
 			return nil, ctx.Err()
@@ -233,95 +174,95 @@ func (t *trigger) Drain(ctx context.Context, max int) ([]*triggers.Delivery, err
 	}
 }
 
-// expect makes arriving messages wake a caller that waits for n of them.
-func (t *trigger) expect(n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.waiting = n
-}
-
-// endLimit bounds the wait for the end of requests.
-func (t *trigger) endLimit() time.Duration {
-	if t.conn.nc.IsConnected() { // wait longer: messages that arrive later would not be released
-		return flushLimit
-	}
-	return endLimit
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // Link implements triggers.Linked.
-func (t *trigger) Link() (triggers.Link, bool) { return t.conn.link(), true }
+func (t *trigger) Link() (triggers.Link, bool) { return t.conn.Link(), true }
 
 // Backlog implements triggers.Trigger. Ready are the messages that the consumer has not
 // delivered, and those prefetched here. Messages that wait for a retry are unsettled: the
 // server delivers them on request, and does not report when they are due.
 func (t *trigger) Backlog(ctx context.Context) (triggers.Backlog, error) {
 	t.mu.Lock()
-	consumer, held := t.consumer, int64(t.prefetched.len())
+	consumer, held := t.consumer, int64(t.prefetch.len())
 	t.mu.Unlock()
 	if consumer == nil {
-		return triggers.Backlog{}, fmt.Errorf("consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, triggers.ErrUnknown)
+		return triggers.Backlog{}, fmt.Errorf("%s: %w", t.cfg, triggers.ErrUnknown)
 	}
 	info, err := consumer.Info(ctx)
 	if err != nil {
-		return triggers.Backlog{}, fmt.Errorf("reading the backlog of consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
+		return triggers.Backlog{}, fmt.Errorf("reading the backlog of %s: %w", t.cfg, err)
 	}
 	b := triggers.Backlog{Ready: int64(info.NumPending) + held, Unsettled: max(int64(info.NumAckPending)-held, 0)}
 	if info.NumPending > 0 && len(info.Config.FilterSubjects) == 0 {
-		b.Oldest = t.oldest(ctx, info)
+		b.Oldest = consumers.Oldest(ctx, t.conn.JetStream(), info)
 	}
 	return b, nil
 }
 
-// oldest returns when the first undelivered message was enqueued; zero if that cannot be read.
-func (t *trigger) oldest(ctx context.Context, info *jetstream.ConsumerInfo) time.Time {
-	stream, err := t.conn.js.Stream(ctx, t.cfg.Stream)
+// Find implements triggers.Finder.
+func (t *trigger) Find(ctx context.Context, id string) (triggers.Found, error) {
+	t.mu.Lock()
+	consumer := t.consumer
+	for l := range t.settler.leases.all() {
+		if l.message.ID == id {
+			t.mu.Unlock()
+			return triggers.Found{Place: triggers.PlaceHeld, Ahead: -1, Failures: l.message.Attempt - 1, Enqueued: l.message.Enqueued}, nil
+		}
+	}
+	t.mu.Unlock()
+	if consumer == nil {
+		return triggers.Found{}, fmt.Errorf("%s is gone: %w", t.cfg, triggers.ErrUnsearchable)
+	}
+	info, err := consumer.Info(ctx)
 	if err != nil {
-		return time.Time{}
+		return triggers.Found{}, fmt.Errorf("asking for %s: %w", t.cfg, err)
 	}
-	filter := info.Config.FilterSubject
-	if filter == "" {
-		filter = ">"
-	}
-	m, err := stream.GetMsg(ctx, info.Delivered.Stream+1, jetstream.WithGetMsgSubject(filter))
+	found, sequence, err := consumers.Find(ctx, t.conn.JetStream(), info, id)
 	if err != nil {
-		return time.Time{}
+		return triggers.Found{}, err
 	}
-	return m.Time
+	found.Failures = t.settler.ledger.Find(ctx, ledger.Message{Sequence: sequence, Enqueued: found.Enqueued, Created: info.Created})
+	if info.Config.MaxDeliver > 0 {
+		found.Note = spentNote(t.cfg.Consumer, info.Config.MaxDeliver)
+	}
+	return found, nil
 }
+
+// Notes implements triggers.Noter.
+func (t *trigger) Notes() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.maxDeliver <= 0 {
+		return nil
+	}
+	return []string{spentNote(t.cfg.Consumer, t.maxDeliver)}
+}
+
+// Troubles implements triggers.Troubled.
+func (t *trigger) Troubles() []triggers.Trouble { return append(t.troubles.All(), t.conn.Denials()...) }
 
 // Close implements triggers.Trigger. It releases prefetched messages at once.
 func (t *trigger) Close(ctx context.Context) error {
-	t.conn.mu.Lock()
-	delete(t.conn.reconnected, t)
-	t.conn.mu.Unlock()
-
+	t.unsubscribe()
 	t.mu.Lock()
 	t.closed, t.ending = true, true
-	t.waiting, t.prefetch = 0, 0
+	t.intake.waiting = 0
+	t.prefetch.stop()
 	t.mu.Unlock()
-	t.end(t.endLimit())
+	t.intake.withdrawAll()
 	t.stop()
 	t.running.Wait()
 
 	t.mu.Lock()
-	held := t.prefetched.take(t.prefetched.len())
-	t.weigh()
+	held := t.prefetch.take(t.prefetch.len())
 	t.mu.Unlock()
 	var errs []error
 	for _, d := range held {
 		errs = append(errs, d.Settle(ctx, triggers.Verdict{Kind: triggers.Release}))
 	}
-	t.acks.sendUnsent(false)
+	t.settler.acks.sendUnsent(false)
 	errs = append(errs, t.confirmSettled(ctx))
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("closing consumer %s of stream %s: %w", t.cfg.Consumer, t.cfg.Stream, err)
+		return fmt.Errorf("closing %s: %w", t.cfg, err)
 	}
 	return nil
 }
@@ -330,18 +271,18 @@ func (t *trigger) Close(ctx context.Context) error {
 // them, and loses the queue when it stops. So the last one is repeated, which has no effect, and
 // the server responds when it has processed it.
 func (t *trigger) confirmSettled(ctx context.Context) error {
-	if !t.conn.nc.IsConnected() {
+	if !t.conn.Conn().IsConnected() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	ctx, cancel := context.WithTimeout(ctx, client.RequestLimit)
 	defer cancel()
 	t.mu.Lock()
-	last, sure := t.last, t.verified()
+	last, sure := t.settler.last, t.isVerified()
 	t.mu.Unlock()
-	if err := t.conn.nc.FlushWithContext(ctx); err != nil || last.reply == "" || !sure {
+	if err := t.conn.Conn().FlushWithContext(ctx); err != nil || last.reply == "" || !sure {
 		return err
 	}
-	if _, err := t.conn.nc.RequestWithContext(ctx, last.reply, last.said); err != nil && !errors.Is(err, nats.ErrNoResponders) {
+	if _, err := t.conn.Conn().RequestWithContext(ctx, last.reply, last.said); err != nil && !errors.Is(err, nats.ErrNoResponders) {
 		// The server has received all settlements. Only if it stops now, some may be lost.
 		t.log.Debug("the server did not confirm the last settlements", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/convert"
 )
 
 // A replayed message has the time to live that its sender gave, where its stream takes one.
@@ -20,13 +21,13 @@ func TestAReplayKeepsTheTimeToLive(t *testing.T) {
 			c := connect(t, startServer(t, t.TempDir()))
 			cfg := testConfig(t)
 			stream := jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, AllowMsgTTL: true}
-			if _, err := c.js.CreateStream(t.Context(), stream); err != nil {
+			if _, err := c.JetStream().CreateStream(t.Context(), stream); err != nil {
 				t.Fatal(err)
 			}
 			tr := open(t, c, cfg)
 			m := nats.NewMsg("orders.x")
 			m.Header.Set(jetstream.MsgTTLHeader, "1h")
-			if _, err := c.js.PublishMsg(t.Context(), m); err != nil {
+			if _, err := c.JetStream().PublishMsg(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
 			settle(t, receive(t, tr, 1)[0], triggers.Verdict{Kind: triggers.Reject, Reason: "no", Function: "f"})
@@ -35,10 +36,10 @@ func TestAReplayKeepsTheTimeToLive(t *testing.T) {
 					t.Fatal(err)
 				}
 				stream.AllowMsgTTL = false
-				if err := c.js.DeleteStream(t.Context(), cfg.Stream); err != nil {
+				if err := c.JetStream().DeleteStream(t.Context(), cfg.Stream); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := c.js.CreateStream(t.Context(), stream); err != nil {
+				if _, err := c.JetStream().CreateStream(t.Context(), stream); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -50,7 +51,7 @@ func TestAReplayKeepsTheTimeToLive(t *testing.T) {
 			if err := d.Replay(t.Context(), all[0], time.Time{}); err != nil {
 				t.Fatal(err)
 			}
-			s, err := c.js.Stream(t.Context(), cfg.Stream)
+			s, err := c.JetStream().Stream(t.Context(), cfg.Stream)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -58,7 +59,7 @@ func TestAReplayKeepsTheTimeToLive(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := again.Header.Get(jetstream.MsgTTLHeader); got != test.want || again.Header.Get(replayedID) == "" {
+			if got := again.Header.Get(jetstream.MsgTTLHeader); got != test.want || again.Header.Get(convert.ReplayedID) == "" {
 				t.Errorf("the time to live is %q, want %q; headers %v", got, test.want, again.Header)
 			}
 		})

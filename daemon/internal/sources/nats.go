@@ -17,6 +17,9 @@ import (
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/natsjs"
+	"github.com/drover-run/drover/triggers/natsjs/client"
+	"github.com/drover-run/drover/triggers/natsjs/consumers"
+	"github.com/drover-run/drover/triggers/natsjs/deadletters"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
@@ -34,10 +37,10 @@ const (
 var ErrLocked = embedded.ErrLocked
 
 // ErrNoStream is the error of a message to a subject that belongs to no stream.
-var ErrNoStream = natsjs.ErrNoStream
+var ErrNoStream = client.ErrNoStream
 
 // Connection is an open connection, which a program may give to a daemon.
-type Connection = natsjs.Connection
+type Connection = client.Connection
 
 // streams is NATS JetStream. The functions of a Set share one connection to each cluster, and
 // the embedded servers.
@@ -84,7 +87,7 @@ func (n natsSource) messageTraits() Traits {
 		t.Target.Address = ""
 	}
 	if n.Create != nil && !*n.Create {
-		t.Requirement = fmt.Sprintf("moves rejected messages to the stream %s, which has to be there: %s", n.DeadLetters, natsjs.GraveyardCommand(n.DeadLetters, 1))
+		t.Requirement = fmt.Sprintf("moves rejected messages to the stream %s, which has to be there: %s", n.DeadLetters, deadletters.CreateCommand(n.DeadLetters, 1))
 	}
 	return t
 }
@@ -97,20 +100,22 @@ func (n natsSource) openTrigger(ctx context.Context, s *Set, t TriggerConfig) (t
 	return n.openConsumer(ctx, c, t)
 }
 
-func (n natsSource) openConsumer(ctx context.Context, c *natsjs.Connection, t TriggerConfig) (triggers.Trigger, error) {
+func (n natsSource) openConsumer(ctx context.Context, c *client.Connection, t TriggerConfig) (triggers.Trigger, error) {
 	return natsjs.Open(ctx, c, natsjs.Config{
-		Stream:        n.Stream,
-		Subject:       n.Subject,
-		Consumer:      n.Consumer,
-		Create:        *n.Create,
-		AckWait:       n.AckWait.D(),
-		OrderingToken: n.OrderingToken,
-		DeadLetters:   n.DeadLetters,
-		MaxAttempts:   t.Settings.Retry.MaxAttempts,
-		Prefetch:      int(t.Settings.Prefetch),
-		Function:      t.Function,
-		Memory:        t.Memory,
-		Log:           t.Log,
+		Config: consumers.Config{
+			Stream:        n.Stream,
+			Subject:       n.Subject,
+			Consumer:      n.Consumer,
+			Create:        *n.Create,
+			AckWait:       n.AckWait.D(),
+			OrderingToken: n.OrderingToken,
+			MaxAttempts:   t.Settings.Retry.MaxAttempts,
+		},
+		DeadLetters: n.DeadLetters,
+		Prefetch:    int(t.Settings.Prefetch),
+		Function:    t.Function,
+		Memory:      t.Memory,
+		Log:         t.Log,
 	})
 }
 
@@ -123,7 +128,7 @@ func (n natsSource) openPeeker(ctx context.Context, c Config) (triggers.Peeker, 
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := natsjs.OpenPeeker(ctx, to, natsjs.PeekConfig{Stream: n.Stream, Consumer: n.Consumer, Subject: n.Subject, OrderingToken: n.OrderingToken})
+	p, err := consumers.OpenPeeker(ctx, to.JetStream(), consumers.Config{Stream: n.Stream, Consumer: n.Consumer, Subject: n.Subject, OrderingToken: n.OrderingToken})
 	if err != nil {
 		return nil, nil, errors.Join(err, done())
 	}
@@ -139,7 +144,7 @@ func (n natsSource) openDeadLetters(ctx context.Context, c Config, shared bool) 
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := natsjs.OpenDeadLetters(ctx, to, natsjs.DeadLettersConfig{Stream: n.Stream, DeadLetters: n.DeadLetters, OrderingToken: n.OrderingToken, Shared: shared})
+	d, err := deadletters.Open(ctx, to.JetStream(), deadletters.Config{Stream: n.Stream, DeadLetters: n.DeadLetters, OrderingToken: n.OrderingToken, Shared: shared})
 	if err != nil {
 		return nil, nil, errors.Join(err, done())
 	}
@@ -174,7 +179,7 @@ func (n natsConnection) shareConnection(ctx context.Context, s *Set) error {
 }
 
 // openShared returns the connection in a Set, and opens it if it is not open.
-func (n natsConnection) openShared(ctx context.Context, s *Set) (*natsjs.Connection, error) {
+func (n natsConnection) openShared(ctx context.Context, s *Set) (*client.Connection, error) {
 	shared, err := shareResource(s, n.name, s.canReuse(n.name), func() (*sharedConnection, error) { return n.openConnection(ctx) })
 	if err != nil {
 		return nil, err
@@ -185,11 +190,11 @@ func (n natsConnection) openShared(ctx context.Context, s *Set) (*natsjs.Connect
 // openConnection connects, and starts the server if it is embedded here.
 func (n natsConnection) openConnection(ctx context.Context) (*sharedConnection, error) {
 	if !n.connectionSettings().Embedded() {
-		c, err := natsjs.Connect(ctx, n.clientConfig())
+		c, err := client.Connect(ctx, n.clientConfig())
 		return &sharedConnection{Connection: c}, err
 	}
 	if n.Parent != "" {
-		c, err := connectLocal(ctx, embeddedDir(n.Parent, n.name), natsjs.ConnectionConfig{Name: n.name, Log: n.Log})
+		c, err := connectLocal(ctx, embeddedDir(n.Parent, n.name), client.Config{Name: n.name, Log: n.Log})
 		return &sharedConnection{Connection: c}, err
 	}
 	server, c, err := n.startServer(ctx)
@@ -230,18 +235,18 @@ func embeddedDir(dataDir, connection string) string {
 
 // connectLocal connects to the embedded server of a running daemon, which wrote its address and
 // its token to its directory.
-func connectLocal(ctx context.Context, dir string, c natsjs.ConnectionConfig) (*natsjs.Connection, error) {
+func connectLocal(ctx context.Context, dir string, c client.Config) (*client.Connection, error) {
 	url, token, err := embedded.ReadClient(dir)
 	if err != nil {
 		return nil, err
 	}
 	c.URLs, c.Token = []string{url}, token
-	return natsjs.Connect(ctx, c)
+	return client.Connect(ctx, c)
 }
 
 // startServer starts the embedded server. The error wraps ErrLocked if another process has its
 // store.
-func (n natsConnection) startServer(ctx context.Context) (*embedded.Server, *natsjs.Connection, error) {
+func (n natsConnection) startServer(ctx context.Context) (*embedded.Server, *client.Connection, error) {
 	settings := n.connectionSettings()
 	server, err := embedded.Start(ctx, embedded.Config{
 		Dir: n.serverDir(), Listen: settings.Listen, Sync: settings.Sync.D(), MaxStore: int64(settings.MaxStore), Log: n.Log,
@@ -249,16 +254,16 @@ func (n natsConnection) startServer(ctx context.Context) (*embedded.Server, *nat
 	if err != nil {
 		return nil, nil, fmt.Errorf("connection %s: %w", n.name, err)
 	}
-	c, err := natsjs.ConnectInProcess(ctx, server, n.Log)
+	c, err := client.ConnectInProcess(ctx, server, n.Log)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("connection %s: %w", n.name, err), server.Close(ctx))
 	}
 	return server, c, nil
 }
 
-func (n natsConnection) clientConfig() natsjs.ConnectionConfig {
+func (n natsConnection) clientConfig() client.Config {
 	c := n.connectionSettings()
-	out := natsjs.ConnectionConfig{
+	out := client.Config{
 		Name: n.name, URLs: c.NATS, Log: n.Log,
 		Credentials: string(c.Credentials), NKey: string(c.NKey), Token: string(c.Token),
 		User: c.User, Password: string(c.Password),
@@ -282,15 +287,15 @@ func (n natsConnection) isUnused() bool {
 // connectOrStart connects for a command. It reaches an embedded server by the listener of the
 // running daemon. If no daemon runs, it starts the server, which runs until done is called, and
 // started is set.
-func (n natsConnection) connectOrStart(ctx context.Context) (c *natsjs.Connection, started bool, done func() error, err error) {
+func (n natsConnection) connectOrStart(ctx context.Context) (c *client.Connection, started bool, done func() error, err error) {
 	if !n.connectionSettings().Embedded() {
-		c, err := natsjs.Connect(ctx, n.clientConfig())
+		c, err := client.Connect(ctx, n.clientConfig())
 		if err != nil {
 			return nil, false, nil, err
 		}
 		return c, false, c.Close, nil
 	}
-	c, localErr := connectLocal(ctx, n.serverDir(), natsjs.ConnectionConfig{Name: "drover command", Log: n.Log})
+	c, localErr := connectLocal(ctx, n.serverDir(), client.Config{Name: "drover command", Log: n.Log})
 	if localErr == nil {
 		return c, false, c.Close, nil
 	}
@@ -332,7 +337,7 @@ func (n natsConnection) openSender(ctx context.Context, to Target, _ SendOptions
 
 // sharedConnection is a connection in a Set, and its server if it is embedded here.
 type sharedConnection struct {
-	*natsjs.Connection
+	*client.Connection
 	server *embedded.Server
 	given  bool   // the program closes it
 	closed func() // called before it closes; may be nil
@@ -395,7 +400,7 @@ func StartServer(ctx context.Context, c Config, connection string) (*Server, err
 
 // JoinServer connects to the embedded server of the daemon that runs over the data directory.
 func JoinServer(ctx context.Context, c Config, connection string) (*Server, error) {
-	conn, err := connectLocal(ctx, embeddedDir(c.Settings.DataDir, connection), natsjs.ConnectionConfig{Name: connection, Log: c.Log})
+	conn, err := connectLocal(ctx, embeddedDir(c.Settings.DataDir, connection), client.Config{Name: connection, Log: c.Log})
 	if err != nil {
 		return nil, err
 	}

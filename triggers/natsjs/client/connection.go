@@ -1,4 +1,7 @@
-package natsjs
+// Package client connects to a NATS cluster, or to a server in this process, for all that receives,
+// sends or reads there. It reports the rights that the account lacks. Whoever opens a Connection closes
+// it, after all that use it are closed.
+package client
 
 import (
 	"context"
@@ -30,12 +33,9 @@ const (
 	reconnectBuffer = 64 << 20
 )
 
-// ErrNoStream is returned if no stream has the subject.
-var ErrNoStream = errors.New("no stream takes this subject")
-
-// ConnectionConfig configures a connection to a cluster. At most one of Credentials, NKey,
+// Config configures a connection to a cluster. At most one of Credentials, NKey,
 // Token and User is set.
-type ConnectionConfig struct {
+type Config struct {
 	Name        string
 	URLs        []string
 	Credentials string // the contents of a .creds file
@@ -50,24 +50,24 @@ type ConnectionConfig struct {
 }
 
 // Connection is shared by its triggers and senders. It reconnects until it is closed; State
-// returns its state.
+// returns its state. Any goroutine may call its methods.
 type Connection struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *slog.Logger
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	log      *slog.Logger
+	embedded bool
+	closed   chan struct{}
 
 	mu          sync.Mutex
-	reconnected map[*trigger]struct{} // notified after a reconnect
+	reconnected map[*func()]struct{} // called after a reconnect
 	rights      rights
-	embedded    bool // the server is in this process
 	lastError   string
 	down        time.Time // when the connection was lost; zero: it is up
-	closed      chan struct{}
 }
 
 // Connect opens a connection. If no server can be reached, or the server refuses the
 // credentials, Connect returns an error within ten seconds.
-func Connect(ctx context.Context, cfg ConnectionConfig) (*Connection, error) {
+func Connect(ctx context.Context, cfg Config) (*Connection, error) {
 	options, err := authOptions(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connection %s: %w", cfg.Name, err)
@@ -110,7 +110,7 @@ func redacted(urls []string) string {
 	return strings.Join(out, ", ")
 }
 
-func authOptions(cfg ConnectionConfig) ([]nats.Option, error) {
+func authOptions(cfg Config) ([]nats.Option, error) {
 	switch {
 	case cfg.Credentials != "":
 		if _, err := nkeys.ParseDecoratedUserNKey([]byte(cfg.Credentials)); err != nil {
@@ -135,7 +135,7 @@ func authOptions(cfg ConnectionConfig) ([]nats.Option, error) {
 	return nil, nil
 }
 
-func tlsOptions(cfg ConnectionConfig) (*tls.Config, error) {
+func tlsOptions(cfg Config) (*tls.Config, error) {
 	if cfg.CA == "" && cfg.Cert == "" && cfg.Key == "" && cfg.ServerName == "" {
 		return nil, nil
 	}
@@ -159,7 +159,7 @@ func tlsOptions(cfg ConnectionConfig) (*tls.Config, error) {
 func dial(ctx context.Context, name string, log *slog.Logger, urls []string, where string, options ...nats.Option) (*Connection, error) {
 	c := &Connection{
 		log:         log.With("connection", name),
-		reconnected: make(map[*trigger]struct{}),
+		reconnected: make(map[*func()]struct{}),
 		closed:      make(chan struct{}),
 	}
 	limit := connectLimit
@@ -239,7 +239,8 @@ func (c *Connection) lost() {
 	}
 }
 
-func (c *Connection) link() triggers.Link {
+// Link returns since when the connection is down, and how often it was reconnected.
+func (c *Connection) Link() triggers.Link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return triggers.Link{Down: c.down, Reconnects: int64(c.nc.Stats().Reconnects)}
@@ -249,8 +250,21 @@ func (c *Connection) notifyReconnected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lastError, c.down, c.rights.missing = "", time.Time{}, nil // the rights may have changed
-	for t := range c.reconnected {
-		t.reconnected()
+	for notify := range c.reconnected {
+		(*notify)()
+	}
+}
+
+// OnReconnect has notify called after each reconnect, until remove is called. notify must not
+// block.
+func (c *Connection) OnReconnect(notify func()) (remove func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reconnected[&notify] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.reconnected, &notify)
 	}
 }
 
@@ -271,6 +285,12 @@ func (c *Connection) State() string {
 
 // Conn returns the NATS connection, for programs that publish on it.
 func (c *Connection) Conn() *nats.Conn { return c.nc }
+
+// JetStream returns the JetStream API of the connection.
+func (c *Connection) JetStream() jetstream.JetStream { return c.js }
+
+// IsEmbedded reports whether the server is in this process.
+func (c *Connection) IsEmbedded() bool { return c.embedded }
 
 // Close closes the connection, after its triggers are closed, and waits for its goroutines.
 func (c *Connection) Close() error {

@@ -1,4 +1,6 @@
-package natsjs
+// Package consumers finds, creates and checks JetStream consumers, and reads the messages of their
+// streams without receiving them.
+package consumers
 
 import (
 	"context"
@@ -12,28 +14,46 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// Config is a durable pull consumer, and the settings that drover expects of it.
+type Config struct {
+	Stream   string
+	Subject  string // the consumer's filter; empty: any filter
+	Consumer string
+	// Create creates the stream and the consumer if they are missing. Existing ones are used
+	// unchanged.
+	Create  bool
+	AckWait time.Duration
+	// OrderingToken is the position, counted from 1, of the subject's token that is the ordering
+	// key; 0 disables the order.
+	OrderingToken int
+	// MaxAttempts is only checked against the consumer's MaxDeliver.
+	MaxAttempts int
+}
+
+// String names the consumer and its stream in errors.
+func (c Config) String() string { return "consumer " + c.Consumer + " of stream " + c.Stream }
+
 // startLimit bounds the checks of a consumer at the start.
 const startLimit = 30 * time.Second
 
-// findConsumer returns the consumer and its stream. If Create is set, it creates missing ones. It
+// Open returns a consumer and its stream. If Create is set, it creates missing ones. It
 // returns an error if the consumer's settings conflict with the configuration.
-func findConsumer(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Stream, jetstream.Consumer, error) {
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config, log *slog.Logger) (jetstream.Stream, jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	stream, err := findStream(ctx, js, cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	consumer, err := consumerOf(ctx, stream, cfg, log)
+	consumer, err := openConsumer(ctx, stream, cfg, log)
 	return stream, consumer, err
 }
 
-func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *slog.Logger) (jetstream.Consumer, error) {
-	where := fmt.Sprintf("consumer %s of stream %s", cfg.Consumer, cfg.Stream)
+func openConsumer(ctx context.Context, stream jetstream.Stream, cfg Config, log *slog.Logger) (jetstream.Consumer, error) {
 	consumer, err := stream.Consumer(ctx, cfg.Consumer)
 	switch {
 	case errors.Is(err, jetstream.ErrNotPullConsumer):
-		return nil, fmt.Errorf("%s is a push consumer; drover needs a pull consumer: name another, or remove it", where)
+		return nil, fmt.Errorf("%s is a push consumer; drover needs a pull consumer: name another, or remove it", cfg)
 	case errors.Is(err, jetstream.ErrConsumerNotFound) && cfg.Create:
 		consumer, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable:       cfg.Consumer,
@@ -45,16 +65,16 @@ func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *s
 			FilterSubject: cfg.Subject,
 		})
 		if err != nil {
-			return nil, fmt.Errorf("making %s: %w", where, err)
+			return nil, fmt.Errorf("making %s: %w", cfg, err)
 		}
 		return consumer, nil
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		return nil, fmt.Errorf("%s: there is none; make it, or set create: true", where)
+		return nil, fmt.Errorf("%s: there is none; make it, or set create: true", cfg)
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", where, err)
+		return nil, fmt.Errorf("%s: %w", cfg, err)
 	}
-	if wrong := unfit(consumer.CachedInfo().Config, cfg); len(wrong) > 0 {
-		return nil, fmt.Errorf("%s does not fit: %s", where, strings.Join(wrong, "; "))
+	if wrong := Conflicts(consumer.CachedInfo().Config, cfg); len(wrong) > 0 {
+		return nil, fmt.Errorf("%s does not fit: %s", cfg, strings.Join(wrong, "; "))
 	}
 	if pending := consumer.CachedInfo().Config.MaxAckPending; pending > 0 && pending < 100 {
 		log.Warn("the consumer's max_ack_pending bounds what can be in flight, and what waits for a retry", "max_ack_pending", pending)
@@ -66,8 +86,8 @@ func consumerOf(ctx context.Context, stream jetstream.Stream, cfg Config, log *s
 	return consumer, nil
 }
 
-// unfit lists the settings of a consumer that conflict with the configuration.
-func unfit(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
+// Conflicts lists the settings of a consumer that conflict with the configuration.
+func Conflicts(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	if have.AckPolicy != jetstream.AckExplicitPolicy {
 		say("its ack policy is %v and must be explicit", have.AckPolicy)
@@ -89,13 +109,6 @@ func unfit(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
 		say("it consumes %s and subject here is %s", strings.Join(filters, ", "), cfg.Subject)
 	}
 	return wrong
-}
-
-func filtersOf(c jetstream.ConsumerConfig) []string {
-	if c.FilterSubject != "" {
-		return []string{c.FilterSubject}
-	}
-	return c.FilterSubjects
 }
 
 func findStream(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstream.Stream, error) {

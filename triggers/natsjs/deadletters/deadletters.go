@@ -1,28 +1,25 @@
-package natsjs
+// Package deadletters has the dead-letter stream of a consumer. A trigger copies its rejected messages
+// there, with a Graveyard; a command reads and replays them, with what Open returns.
+package deadletters
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
-// This file reads the dead-letter stream for an operator. message.go writes the dead letters.
-
-// DeadLettersConfig identifies the dead letters of one stream.
-type DeadLettersConfig struct {
+// Config identifies the dead letters of one stream.
+type Config struct {
 	Stream      string // the stream of the original messages
 	DeadLetters string // the dead-letter stream
-	// OrderingToken is the same as in Config.
+	// OrderingToken is the same as in natsjs.Config.
 	OrderingToken int
 	// Shared permits a replay if the stream has several consumers that each get every message.
 	Shared bool
@@ -40,14 +37,14 @@ const (
 	windowSlack = 10 * time.Second
 )
 
-// OpenDeadLetters returns the dead letters of a stream; none if the dead-letter stream does
+// Open returns the dead letters of a stream; none if the dead-letter stream does
 // not exist yet. The caller keeps ownership of the connection.
-func OpenDeadLetters(ctx context.Context, c *Connection, cfg DeadLettersConfig) (triggers.DeadLetters, error) {
-	d := &deadStream{js: c.js, cfg: cfg}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (triggers.DeadLetters, error) {
+	d := &deadStream{js: js, cfg: cfg}
+	ctx, cancel := context.WithTimeout(ctx, client.RequestLimit)
 	defer cancel()
 	var err error
-	d.dead, err = c.js.Stream(ctx, cfg.DeadLetters)
+	d.dead, err = js.Stream(ctx, cfg.DeadLetters)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return d, nil
@@ -61,7 +58,7 @@ func OpenDeadLetters(ctx context.Context, c *Connection, cfg DeadLettersConfig) 
 
 type deadStream struct {
 	js         jetstream.JetStream
-	cfg        DeadLettersConfig
+	cfg        Config
 	dead       jetstream.Stream // nil if it does not exist yet
 	next, last uint64           // the sequences that Browse reads: the next one and the last one
 
@@ -88,7 +85,7 @@ func (d *deadStream) Browse(ctx context.Context, n int) ([]triggers.DeadLetter, 
 		var out []triggers.DeadLetter
 		for _, m := range raw {
 			if m != nil && headerOr(m.Header, "Drover-Stream", d.cfg.Stream) == d.cfg.Stream {
-				out = append(out, d.letter(m))
+				out = append(out, parseLetter(m, d.cfg))
 			}
 		}
 		if len(out) > 0 {
@@ -121,120 +118,6 @@ func (d *deadStream) read(ctx context.Context, first *jetstream.RawStreamMsg, to
 	return out, errors.Join(errs...)
 }
 
-func headerOr(h nats.Header, name, without string) string {
-	if v := h.Get(name); v != "" {
-		return v
-	}
-	return without
-}
-
-// obituaryHeaders are the headers added by obituary.
-var obituaryHeaders = map[string]bool{
-	"Drover-Function": true, "Drover-Error": true, "Drover-Attempts": true, "Drover-Subject": true, "Drover-Stream": true,
-	"Drover-Sequence": true, "Drover-Message-Id": true, "Drover-Enqueued": true, "Drover-Rejected": true, "Drover-Traceback": true, "Drover-Note": true, bodyLengthHeader: true,
-}
-
-// letter parses a dead letter written by obituary. Other programs may write to the stream, too.
-func (d *deadStream) letter(m *jetstream.RawStreamMsg) triggers.DeadLetter {
-	h := m.Header
-	out := triggers.DeadLetter{
-		ID:       strconv.FormatUint(m.Sequence, 10),
-		Reason:   h.Get("Drover-Error"),
-		Function: h.Get("Drover-Function"),
-		Died:     timeOr(h.Get("Drover-Rejected"), m.Time),
-		Own:      m,
-		Message: triggers.Message{
-			ID: h.Get("Drover-Message-Id"), Body: m.Data, Enqueued: timeOr(h.Get("Drover-Enqueued"), time.Time{}),
-			Subject: headerOr(h, "Drover-Subject", strings.TrimPrefix(m.Subject, d.cfg.DeadLetters+".")),
-		},
-	}
-	if d.cfg.OrderingToken > 0 {
-		out.Message.OrderingKey = token(out.Message.Subject, d.cfg.OrderingToken)
-	}
-	if n, err := strconv.Atoi(h.Get("Drover-Attempts")); err == nil {
-		out.Message.Attempt = n
-	}
-	if text := h.Get("Drover-Traceback"); json.Unmarshal([]byte(text), &out.Detail) != nil {
-		out.Detail = text // not written by drover
-	}
-	if note := h.Get("Drover-Note"); note != "" {
-		out.Detail = strings.TrimSpace(out.Detail + "\n" + note)
-	}
-	for name, values := range h {
-		if obituaryHeaders[name] || strings.HasPrefix(name, natsHeaders) || len(values) == 0 {
-			continue // a header of the dead letter
-		}
-		if out.Message.Attributes == nil {
-			out.Message.Attributes = make(map[string]string, len(h))
-		}
-		attribute(&out.Message, strings.TrimPrefix(name, originalHeaders), values)
-	}
-	return out
-}
-
-func timeOr(text string, without time.Time) time.Time {
-	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
-		return at
-	}
-	return without
-}
-
-// replayedID is the header with the message's ID in a replayed copy. Under the ID's own header
-// the server would drop the copy as a duplicate of the original.
-const replayedID = "Drover-Replayed-Id"
-
-// replayID returns the ID of a dead letter's copy. It is always the same, so the server drops a
-// second copy within the stream's duplicate window. It includes the time, because a recreated
-// stream numbers its messages from 1 again.
-func (d *deadStream) replayID(m *jetstream.RawStreamMsg) string {
-	return fmt.Sprintf("drover.replay.%s.%d.%d", d.cfg.DeadLetters, m.Sequence, m.Time.UnixNano())
-}
-
-// copyOf returns the original message for publishing. It omits headers that affect publishing,
-// such as expected sequences. It keeps only the time to live, counted from now, and only if
-// expires is set: streams without support for it refuse such a message.
-func (d *deadStream) copyOf(l triggers.DeadLetter, m *jetstream.RawStreamMsg, expires bool) *nats.Msg {
-	out := nats.NewMsg(l.Message.Subject)
-	out.Data = m.Data
-	for name, values := range m.Header {
-		if !obituaryHeaders[name] && !strings.HasPrefix(name, natsHeaders) && !strings.HasPrefix(name, originalHeaders+natsHeaders) {
-			out.Header[name] = values
-		}
-	}
-	if own := m.Header[originalHeaders+jetstream.MsgIDHeader]; len(own) > 0 {
-		out.Header[originalHeaders+jetstream.MsgIDHeader] = own
-	}
-	if ttl := m.Header[originalHeaders+jetstream.MsgTTLHeader]; len(ttl) > 0 && expires {
-		out.Header[jetstream.MsgTTLHeader] = ttl
-	}
-	if l.Message.ID != "" {
-		out.Header[replayedID] = []string{l.Message.ID}
-	} else {
-		out.Header[replayedID] = []string{d.cfg.DeadLetters + ":" + l.ID}
-	}
-	out.Header.Set(jetstream.MsgIDHeader, d.replayID(m))
-	return out
-}
-
-// asSent returns the headers that the sender set, also for a replayed copy.
-func asSent(h nats.Header) nats.Header {
-	if len(h[replayedID]) == 0 {
-		return h
-	}
-	out := make(nats.Header, len(h))
-	for name, values := range h {
-		switch name {
-		case replayedID, jetstream.MsgIDHeader, jetstream.ExpectedStreamHeader, originalHeaders + jetstream.MsgIDHeader:
-		default:
-			out[name] = values
-		}
-	}
-	if own := h[originalHeaders+jetstream.MsgIDHeader]; len(own) > 0 {
-		out[jetstream.MsgIDHeader] = own
-	}
-	return out
-}
-
 // Replay implements triggers.DeadLetters. It publishes a copy to the original subject, and
 // removes the dead letter when the server has confirmed the copy.
 func (d *deadStream) Replay(ctx context.Context, l triggers.DeadLetter, tried time.Time) error {
@@ -245,7 +128,7 @@ func (d *deadStream) Replay(ctx context.Context, l triggers.DeadLetter, tried ti
 	if whole := m.Header.Get(bodyLengthHeader); whole != "" {
 		return fmt.Errorf("dead letter %s of %s has %d of the %s bytes of its message, which was too large to be moved whole: send that again from where it came from, and purge this", l.ID, d.cfg.DeadLetters, len(m.Data), whole)
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	ctx, cancel := context.WithTimeout(ctx, client.RequestLimit)
 	defer cancel()
 	origin, err := d.openOrigin(ctx)
 	if err != nil {
@@ -253,14 +136,14 @@ func (d *deadStream) Replay(ctx context.Context, l triggers.DeadLetter, tried ti
 	}
 	back := false
 	if !tried.IsZero() {
-		if back, err = d.isBack(ctx, origin, d.replayID(m), tried); err != nil {
+		if back, err = d.isBack(ctx, origin, replayID(m, d.cfg), tried); err != nil {
 			return fmt.Errorf("replaying dead letter %s of %s: %w", l.ID, d.cfg.DeadLetters, err)
 		}
 	}
 	if !back {
-		if _, err := d.js.PublishMsg(ctx, d.copyOf(l, m, origin.CachedInfo().Config.AllowMsgTTL), jetstream.WithExpectStream(d.cfg.Stream)); err != nil {
-			if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-				err = ErrNoStream
+		if _, err := d.js.PublishMsg(ctx, CopyOf(l, d.cfg, origin.CachedInfo().Config.AllowMsgTTL), jetstream.WithExpectStream(d.cfg.Stream)); err != nil {
+			if client.NobodyTakes(err) {
+				err = client.ErrNoStream
 			}
 			return fmt.Errorf("replaying dead letter %s of %s to %s: %w", l.ID, d.cfg.DeadLetters, l.Message.Subject, err)
 		}
@@ -342,7 +225,7 @@ func (d *deadStream) Remove(ctx context.Context, l triggers.DeadLetter) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	ctx, cancel := context.WithTimeout(ctx, client.RequestLimit)
 	defer cancel()
 	err = d.dead.DeleteMsg(ctx, m.Sequence)
 	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) { // the server gives no reason

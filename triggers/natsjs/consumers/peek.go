@@ -1,4 +1,4 @@
-package natsjs
+package consumers
 
 import (
 	"context"
@@ -8,22 +8,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/natsjs/convert"
 )
-
-// PeekConfig identifies the messages of a consumer.
-type PeekConfig struct {
-	Stream, Consumer string
-	Subject          string // the consumer's filter, used if the consumer does not exist yet
-	OrderingToken    int    // see Config
-}
 
 // OpenPeeker returns the messages that follow the consumer's acknowledgement floor. If the
 // stream keeps settled messages, some of them may be settled. It reads the stream directly:
-// the server would deliver messages to a second consumer again, or refuse it.
-func OpenPeeker(ctx context.Context, c *Connection, cfg PeekConfig) (triggers.Peeker, error) {
+// the server would deliver messages to a second consumer again, or refuse it. If the consumer does
+// not exist yet, cfg.Subject is its filter.
+func OpenPeeker(ctx context.Context, js jetstream.JetStream, cfg Config) (triggers.Peeker, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	stream, err := c.js.Stream(ctx, cfg.Stream)
+	stream, err := js.Stream(ctx, cfg.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, fmt.Errorf("stream %s: there is none, so nothing was ever sent there; start the daemon once, or make it", cfg.Stream)
 	}
@@ -36,7 +31,7 @@ func OpenPeeker(ctx context.Context, c *Connection, cfg PeekConfig) (triggers.Pe
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound): // nothing has been received yet
 	case err != nil:
-		return nil, fmt.Errorf("consumer %s of stream %s: %w", cfg.Consumer, cfg.Stream, err)
+		return nil, fmt.Errorf("%s: %w", cfg, err)
 	default:
 		info := consumer.CachedInfo()
 		p.consumes, p.next = info.Config, max(p.next, info.AckFloor.Stream+1)
@@ -46,7 +41,7 @@ func OpenPeeker(ctx context.Context, c *Connection, cfg PeekConfig) (triggers.Pe
 
 type peeker struct {
 	stream     jetstream.Stream
-	cfg        PeekConfig
+	cfg        Config
 	consumes   jetstream.ConsumerConfig
 	next, last uint64
 }
@@ -54,12 +49,8 @@ type peeker struct {
 // Peek implements triggers.Peeker. Later messages have higher sequences. Each message is a round
 // trip.
 func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err error) {
-	filter := p.consumes.FilterSubject
-	if filter == "" {
-		filter = ">"
-	}
 	for len(out) < n && p.next <= p.last {
-		m, err := p.stream.GetMsg(ctx, p.next, jetstream.WithGetMsgSubject(filter))
+		m, err := p.stream.GetMsg(ctx, p.next, WithFilter(p.consumes))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			p.next = p.last + 1
 			break
@@ -67,11 +58,11 @@ func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err e
 		if err != nil {
 			return out, fmt.Errorf("reading stream %s: %w", p.cfg.Stream, err)
 		}
-		if p.next = m.Sequence + 1; m.Sequence > p.last || !takes(p.consumes, m.Subject) {
+		if p.next = m.Sequence + 1; m.Sequence > p.last || !Takes(p.consumes, m.Subject) {
 			continue
 		}
 		message := triggers.Message{Body: m.Data, Enqueued: m.Time, Subject: m.Subject}
-		identify(&message, m.Header, p.cfg.Stream, m.Sequence, p.cfg.OrderingToken)
+		convert.SetIdentity(&message, m.Header, p.cfg.Stream, m.Sequence, p.cfg.OrderingToken)
 		out = append(out, message)
 	}
 	return out, nil

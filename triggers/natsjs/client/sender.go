@@ -1,4 +1,4 @@
-package natsjs
+package client
 
 import (
 	"context"
@@ -13,6 +13,9 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 )
+
+// ErrNoStream is returned if no stream has the subject.
+var ErrNoStream = errors.New("no stream takes this subject")
 
 // headerName matches the header names that both HTTP and NATS allow.
 var headerName = regexp.MustCompile("^[-_.!#$%&'*+^`|~0-9A-Za-z]+$")
@@ -76,7 +79,7 @@ func (s *Sender) confirm(ctx context.Context, n int) error {
 		case <-future.Ok():
 			s.taken++
 		case err := <-future.Err():
-			if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+			if NobodyTakes(err) {
 				err = ErrNoStream
 			}
 			if errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
