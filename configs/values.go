@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/configs/values"
 )
 
-// The types of values, and of settings with a package of their own.
+// Duration and the types below are values, and settings, that have a package of their own.
 type (
 	Duration = values.Duration
 	Size     = values.Size

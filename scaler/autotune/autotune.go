@@ -39,7 +39,7 @@ import (
 	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
-// What a caller passes to a Controller, and what it returns.
+// Settings and the types below are what a caller passes to a Controller, and what it returns.
 type (
 	Settings = pool.Settings
 	Bounds   = pool.Bounds

@@ -204,6 +204,7 @@ func (g *Guard) countPassed(at time.Duration, passed map[string]int64) {
 // Order is a request of the guard to its caller.
 type Order int
 
+// The requests.
 const (
 	Nothing Order = iota
 	Undo          // apply the level of the check

@@ -84,6 +84,7 @@ type Function struct {
 // Dim is one of the three dimensions of Settings.
 type Dim int
 
+// The dimensions.
 const (
 	Processes Dim = iota
 	Threads
