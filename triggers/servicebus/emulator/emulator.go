@@ -21,15 +21,21 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/broker"
 )
 
-// The contents of a namespace; see package broker.
 type (
+	// QueueOptions are a queue's, or a subscription's.
 	QueueOptions = broker.QueueOptions
-	Counts       = broker.Counts
-	Usage        = broker.Usage
+	// Counts are the messages of an entity, by state.
+	Counts = broker.Counts
+	// Usage is what became of an entity's messages.
+	Usage = broker.Usage
 )
 
-// The errors of making and deleting entities.
-var ErrExists, ErrNotFound = broker.ErrExists, broker.ErrNotFound
+var (
+	// ErrExists is returned if an entity of this name exists already.
+	ErrExists = broker.ErrExists
+	// ErrNotFound is returned if there is none.
+	ErrNotFound = broker.ErrNotFound
+)
 
 // Emulator is one namespace. Its methods are safe for use by many goroutines.
 type Emulator struct {

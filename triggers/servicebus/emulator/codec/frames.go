@@ -39,9 +39,8 @@ const (
 	frameHead = 8
 	// MaxFrame is the largest frame, either way, in bytes.
 	MaxFrame = 64 << 10
-	// The types of frames.
-	AMQPType = 0
-	SASLType = 1
+	// AMQPType and SASLType are the types of frames.
+	AMQPType, SASLType = 0, 1
 )
 
 // Frame is a performative with its fields, and the payload after it.

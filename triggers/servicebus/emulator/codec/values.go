@@ -9,12 +9,18 @@ import (
 	"time"
 )
 
-// The part of AMQP 1.0's type system that frames and messages are made of (OASIS, part 1). Values
-// of other types are Go's own: a list is []any, a map map[any]any.
+// This file has the part of AMQP 1.0's type system that frames and messages are made of (OASIS,
+// part 1). Values of types that are not declared here are Go's own: a list is []any, a map
+// map[any]any.
+
 type (
-	Symbol    string
-	UUID      [16]byte
-	Char      rune
+	// Symbol is a text of a fixed vocabulary.
+	Symbol string
+	// UUID is 16 bytes, as they are sent.
+	UUID [16]byte
+	// Char is a Unicode character.
+	Char rune
+	// Described is a value with a descriptor, which says what it is.
 	Described struct {
 		Code  uint64 // 0 where the descriptor is a symbol, in Name
 		Name  Symbol
