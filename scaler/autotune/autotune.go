@@ -39,16 +39,23 @@ import (
 	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
-// Settings and the types below are what a caller passes to a Controller, and what it returns.
 type (
+	// Settings are the numbers that the Controller finds.
 	Settings = pool.Settings
-	Bounds   = pool.Bounds
-	Sample   = pool.Sample
+	// Bounds are the bounds of Settings, both inclusive.
+	Bounds = pool.Bounds
+	// Sample has the measurements since the previous sample.
+	Sample = pool.Sample
+	// Function is one function's part of a Sample.
 	Function = pool.Function
-	Kind     = profile.Kind
-	Level    = guard.Level
-	Call     = guard.Call
-	Undone   = guard.Undone
+	// Kind is the measured behaviour of a function.
+	Kind = profile.Kind
+	// Level is the state that calls run under.
+	Level = guard.Level
+	// Call is a failed call.
+	Call = guard.Call
+	// Undone is a change that is reverted because calls failed under it.
+	Undone = guard.Undone
 )
 
 // The kinds of functions.
