@@ -39,8 +39,10 @@ const (
 	frameHead = 8
 	// MaxFrame is the largest frame, either way, in bytes.
 	MaxFrame = 64 << 10
-	// AMQPType and SASLType are the types of frames.
-	AMQPType, SASLType = 0, 1
+	// AMQPType is the type of most frames.
+	AMQPType = 0
+	// SASLType is the type of frames before a connection is open.
+	SASLType = 1
 )
 
 // Frame is a performative with its fields, and the payload after it.
