@@ -8,8 +8,8 @@ import (
 // idling lets the keeper wake rarely while it has nothing to do, so that a daemon with a thousand
 // idle functions uses almost no CPU.
 type idling struct {
-	idle  atomic.Bool
-	ended chan struct{} // wakes the keeper
+	idle      atomic.Bool
+	idleEnded chan struct{} // wakes the keeper
 	// clock is the time of the keeper's last check. It is precise enough for the time of the next
 	// renewal, and cheaper than reading the clock for each message.
 	clock atomic.Int64
@@ -19,7 +19,7 @@ type idling struct {
 func (i *idling) leaveIdle() {
 	if i.idle.Load() && i.idle.CompareAndSwap(true, false) {
 		i.clock.Store(time.Now().UnixNano())
-		signal(i.ended)
+		signal(i.idleEnded)
 	}
 }
 

@@ -57,7 +57,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-k.wakeKeeper:
 			k.leaveIdle()
 			k.verify(ctx)
-		case <-k.idling.ended:
+		case <-k.idleEnded:
 		case now := <-silence.C:
 			k.checkConsumer(ctx, now)
 		}

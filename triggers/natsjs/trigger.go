@@ -56,7 +56,7 @@ func Open(ctx context.Context, c *client.Connection, cfg Config) (triggers.Trigg
 func newTrigger(c *client.Connection, cfg Config) *trigger {
 	b := &binding{
 		conn: c, cfg: cfg, log: cfg.Log.With("stream", cfg.Stream, "consumer", cfg.Consumer),
-		wakeReceive: make(chan struct{}, 1), wakeKeeper: make(chan struct{}, 1), idling: idling{ended: make(chan struct{}, 1)},
+		wakeReceive: make(chan struct{}, 1), wakeKeeper: make(chan struct{}, 1), idling: idling{idleEnded: make(chan struct{}, 1)},
 	}
 	t := &trigger{binding: b, troubles: new(triggers.Troubles), prefetch: newPrefetch(cfg.Prefetch, cfg.Memory)}
 	b.ctx, t.stop = context.WithCancel(context.Background())

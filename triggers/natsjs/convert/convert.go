@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// ServerHeaders is the prefix of headers that affect the publishing of a message. A copy has
-	// them under their name with the prefix OriginalHeaders.
-	ServerHeaders   = "Nats-"
+	// ServerHeaders is the prefix of headers that affect the publishing of a message.
+	ServerHeaders = "Nats-"
+	// OriginalHeaders is the prefix under which a copy of a message has those headers.
 	OriginalHeaders = "Drover-Original-"
 	// ReplayedID is the header with the message's ID in a replayed copy. Under the ID's own header
 	// the server would drop the copy as a duplicate of the original.
