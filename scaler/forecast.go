@@ -31,12 +31,12 @@ const (
 	sure = 2
 )
 
-// see takes the mean rate since the last call.
-func (f *forecast) see(at time.Duration, rate float64) {
+// addRate takes the mean rate since the last call.
+func (f *forecast) addRate(at time.Duration, rate float64) {
 	now := at.Seconds()
 	if !f.begun {
 		f.begun, f.at, f.level, f.noise = true, now, rate, rate
-		f.past.see(now, rate)
+		f.past.addRate(now, rate)
 		return
 	}
 	seconds := now - f.at
@@ -44,7 +44,7 @@ func (f *forecast) see(at time.Duration, rate float64) {
 		return
 	}
 	f.at = now
-	f.past.see(now, rate)
+	f.past.addRate(now, rate)
 	expected := f.level + f.trend*seconds
 	off := rate - expected
 	// Counts of independent messages have a variance equal to their mean; bursts have more.
@@ -113,7 +113,7 @@ const (
 // periods are the possible periods, in cells: an hour and a day.
 var periods = []int64{60, 24 * 60}
 
-func (s *season) see(now, rate float64) {
+func (s *season) addRate(now, rate float64) {
 	number := int64(now / cell)
 	if !s.begun {
 		s.begun, s.number, s.first = true, number, number

@@ -72,9 +72,9 @@ const (
 	settleTimes = 2
 )
 
-// see takes a measurement with ready units. An added unit must bring at least the fraction
+// addSample takes a measurement with ready units. An added unit must bring at least the fraction
 // least of what one brought before; 0 switches the check off.
-func (g *gain) see(at time.Duration, ready int, l Load, least float64) {
+func (g *gain) addSample(at time.Duration, ready int, l Load, least float64) {
 	if least <= 0 || ready == 0 {
 		return
 	}

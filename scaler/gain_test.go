@@ -23,7 +23,7 @@ func TestWhatFailsIsNoGain(t *testing.T) {
 			look := func(units int, done, failed float64) {
 				for range 60 {
 					at += time.Second
-					g.see(at, units, Load{Done: done, Failed: failed, Busy: 1, Backlog: 100_000, Slots: 4, Capacity: 50, Spread: 0.01}, 0.2)
+					g.addSample(at, units, Load{Done: done, Failed: failed, Busy: 1, Backlog: 100_000, Slots: 4, Capacity: 50, Spread: 0.01}, 0.2)
 				}
 			}
 			look(2, 100, 0)

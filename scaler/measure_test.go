@@ -75,7 +75,7 @@ func TestMeterArrivals(t *testing.T) {
 func TestForecastTrend(t *testing.T) {
 	var f forecast
 	for s := range 300 {
-		f.see(time.Duration(s)*time.Second, 100+2*float64(s))
+		f.addRate(time.Duration(s)*time.Second, 100+2*float64(s))
 	}
 	near(t, "the forecast for 30 s", f.after(30*time.Second), 100+2*330, 0.05)
 
@@ -83,7 +83,7 @@ func TestForecastTrend(t *testing.T) {
 	off := 0
 	f = forecast{}
 	for s := range 3600 {
-		f.see(time.Duration(s)*time.Second, 100+10*random.NormFloat64())
+		f.addRate(time.Duration(s)*time.Second, 100+10*random.NormFloat64())
 		if got := f.after(30 * time.Second); math.Abs(got-100) > 15 {
 			off++
 		}
@@ -96,9 +96,9 @@ func TestForecastTrend(t *testing.T) {
 func TestForecastTakesAJump(t *testing.T) {
 	var f forecast
 	for s := range 60 {
-		f.see(time.Duration(s)*5*time.Second, 10)
+		f.addRate(time.Duration(s)*5*time.Second, 10)
 	}
-	f.see(305*time.Second, 1000)
+	f.addRate(305*time.Second, 1000)
 	near(t, "the level after a jump", f.level, 1000, 0.01)
 	near(t, "the forecast after a jump", f.after(time.Minute), 1000, 0.01)
 }
@@ -114,7 +114,7 @@ func TestForecastSeason(t *testing.T) {
 	var f forecast
 	const look = 10
 	for s := 0; s < 3*3600-60; s += look {
-		f.see(time.Duration(s)*time.Second, math.Max(rate(float64(s))+7*random.NormFloat64(), 0))
+		f.addRate(time.Duration(s)*time.Second, math.Max(rate(float64(s))+7*random.NormFloat64(), 0))
 	}
 	near(t, "the forecast for two minutes later, past the hour", f.after(2*time.Minute), 500, 0.2)
 	if got := f.after(10 * time.Second); got > 100 {
@@ -131,10 +131,10 @@ func TestForecastSeasonEnds(t *testing.T) {
 		if s%3600 < 600 {
 			rate = 500
 		}
-		f.see(time.Duration(s)*time.Second, rate)
+		f.addRate(time.Duration(s)*time.Second, rate)
 	}
 	for ; s < 6*3600-60; s += 10 {
-		f.see(time.Duration(s)*time.Second, 50)
+		f.addRate(time.Duration(s)*time.Second, 50)
 	}
 	if got := f.after(2 * time.Minute); got > 75 {
 		t.Errorf("three hours after the season has ended the forecast is %.0f, want about 50", got)

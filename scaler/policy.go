@@ -236,8 +236,8 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 	}
 	current := in.Ready + in.Starting
 	if l.Backlog != Unreadable {
-		f.arrivals.see(in.At, l.Arrivals)
-		f.gain.see(in.At, in.Ready, l, p.MinGain)
+		f.arrivals.addRate(in.At, l.Arrivals)
+		f.gain.addSample(in.At, in.Ready, l, p.MinGain)
 	}
 	t = Term{Function: l.Function, Capacity: l.Capacity, Utilisation: p.Utilisation, Backlog: math.Max(float64(l.Backlog), 0), How: ByFormula, Arrivals: f.arrivals.level}
 	inFlight := l.Busy * l.Slots * float64(in.Ready)

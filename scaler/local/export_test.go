@@ -5,7 +5,7 @@ func (p *Provisioner) Vanish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, i := range p.instances {
-		i.drain()
+		i.startDrain()
 	}
 	p.instances, p.wanted, p.ending = nil, 0, true
 }

@@ -117,8 +117,8 @@ func (p *Provisioner) read(i *instance, up *os.File) {
 	}
 }
 
-// drain requests that the instance drains, by closing the pipe to it.
-func (i *instance) drain() { _ = i.down.Close() }
+// startDrain requests that the instance drains, by closing the pipe to it.
+func (i *instance) startDrain() { _ = i.down.Close() }
 
 // kill kills the instance and all processes of its group.
 func (i *instance) kill(why string) {

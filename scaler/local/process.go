@@ -219,7 +219,7 @@ func (p *Provisioner) reconcile() int {
 	}
 	clear(p.instances[len(left):])
 	p.instances = left
-	p.drain(p.active()-p.wanted, now)
+	p.drainUnits(p.active()-p.wanted, now)
 	for n := p.active(); n < p.wanted && !now.Before(p.next); n++ {
 		i, err := p.start(now)
 		if err != nil {
@@ -289,9 +289,9 @@ func (p *Provisioner) tried() {
 	}
 }
 
-// drain drains n instances: first those that are not ready yet, then those with the fewest
+// drainUnits drains n instances: first those that are not ready yet, then those with the fewest
 // messages in flight. The caller holds mu.
-func (p *Provisioner) drain(n int, now time.Time) {
+func (p *Provisioner) drainUnits(n int, now time.Time) {
 	if n <= 0 {
 		return
 	}
@@ -305,7 +305,7 @@ func (p *Provisioner) drain(n int, now time.Time) {
 		}
 		p.cfg.Log.Info("draining an instance", "instance", i.id, "in_flight", i.inFlight)
 		i.state, i.since = draining, now
-		i.drain()
+		i.startDrain()
 	}
 }
 

@@ -25,9 +25,9 @@ type azure struct {
 	target    int64
 }
 
-func (a *azure) Every() time.Duration { return azureEvery }
+func (a *azure) DecideEvery() time.Duration { return azureEvery }
 
-func (a *azure) Decide(v View) int {
+func (a *azure) DecideUnits(v View) int {
 	wanted := (v.Backlog + v.InFlight + a.target - 1) / a.target
 	a.instances = int(min(wanted, int64(a.instances+azureStep)))
 	return a.instances

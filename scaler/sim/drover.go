@@ -22,9 +22,9 @@ type droverScaler struct {
 	last scaler.Decision
 }
 
-func (d *droverScaler) Every() time.Duration { return d.policy.Interval }
+func (d *droverScaler) DecideEvery() time.Duration { return d.policy.Interval }
 
-func (d *droverScaler) Decide(v View) int {
+func (d *droverScaler) DecideUnits(v View) int {
 	slots := int64(v.Slots)
 	load, _ := d.meter.Look("function", v.At, scaler.Counts{
 		Received: v.Received, Done: v.Done, Taken: v.Taken, InFlight: v.InFlight, Used: v.InFlight,

@@ -40,9 +40,9 @@ type recommendation struct {
 	pods int
 }
 
-func (k *keda) Every() time.Duration { return hpaSync }
+func (k *keda) DecideEvery() time.Duration { return hpaSync }
 
-func (k *keda) Decide(v View) int {
+func (k *keda) DecideUnits(v View) int {
 	waiting := v.Backlog + v.InFlight
 	if v.At%kedaPoll == 0 { // the operator: between zero and one
 		switch {

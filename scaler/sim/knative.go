@@ -38,9 +38,9 @@ type knative struct {
 	idle     time.Duration // since when there are no messages
 }
 
-func (k *knative) Every() time.Duration { return knativeTick }
+func (k *knative) DecideEvery() time.Duration { return knativeTick }
 
-func (k *knative) Decide(v View) int {
+func (k *knative) DecideUnits(v View) int {
 	const stable, short = int(knativeStable / knativeTick), int(knativePanic / knativeTick)
 	k.samples = append(k.samples, float64(v.Backlog+v.InFlight))
 	if len(k.samples) > stable {

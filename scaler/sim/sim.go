@@ -76,10 +76,10 @@ type View struct {
 
 // Autoscaler is one policy during one run.
 type Autoscaler interface {
-	// Every returns the time between two decisions, in whole seconds.
-	Every() time.Duration
-	// Decide returns how many instances to run.
-	Decide(v View) int
+	// DecideEvery returns the time between two decisions, in whole seconds.
+	DecideEvery() time.Duration
+	// DecideUnits returns how many instances to run.
+	DecideUnits(v View) int
 }
 
 // Policy creates Autoscalers.
@@ -140,7 +140,7 @@ func Run(t Trace, m Model, p Policy, seed uint64) Result {
 	}
 	scaler := p.New(m)
 	r := Result{Policy: p.Name, Trace: t.Name}
-	every := max(int(scaler.Every()/step), 1)
+	every := max(int(scaler.DecideEvery()/step), 1)
 	wanted, direction := m.Min, 0
 	for i := range t.Steps() {
 		now := time.Duration(i) * step
@@ -153,7 +153,7 @@ func Run(t Trace, m Model, p Policy, seed uint64) Result {
 		w.work(now)
 		w.interrupted += w.fleet.drain(now, w)
 		if i%every == 0 {
-			next := min(max(scaler.Decide(w.view(now)), m.Min), m.Max)
+			next := min(max(scaler.DecideUnits(w.view(now)), m.Min), m.Max)
 			if d := sign(next - wanted); d != 0 {
 				if direction != 0 && d != direction {
 					r.Turns++

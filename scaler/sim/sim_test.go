@@ -22,8 +22,8 @@ func fixed(n int) Policy {
 
 type constant int
 
-func (constant) Every() time.Duration { return time.Second }
-func (c constant) Decide(View) int    { return int(c) }
+func (constant) DecideEvery() time.Duration { return time.Second }
+func (c constant) DecideUnits(View) int     { return int(c) }
 
 func constantly(rate float64, length time.Duration, m Model) Trace {
 	return generate("constant", 1, length, m, func(float64) float64 { return rate })
@@ -138,8 +138,8 @@ func TestScaleInDrains(t *testing.T) {
 // falling has a hundred instances for two seconds, and then none.
 type falling struct{}
 
-func (*falling) Every() time.Duration { return time.Second }
-func (*falling) Decide(v View) int {
+func (*falling) DecideEvery() time.Duration { return time.Second }
+func (*falling) DecideUnits(v View) int {
 	if v.At < 2*time.Second {
 		return 100
 	}
@@ -163,8 +163,8 @@ func TestIdleFirst(t *testing.T) {
 
 type halving struct{}
 
-func (*halving) Every() time.Duration { return time.Second }
-func (*halving) Decide(v View) int {
+func (*halving) DecideEvery() time.Duration { return time.Second }
+func (*halving) DecideUnits(v View) int {
 	if v.At < 5*time.Second {
 		return 100
 	}
@@ -261,7 +261,7 @@ func TestKEDA(t *testing.T) {
 	at := time.Duration(0)
 	decide := func(waiting int64, want int) {
 		t.Helper()
-		if got := k.Decide(View{At: at, Backlog: waiting}); got != want {
+		if got := k.DecideUnits(View{At: at, Backlog: waiting}); got != want {
 			t.Errorf("at %v, %d waiting: %d pods, want %d", at, waiting, got, want)
 		}
 		at += hpaSync
@@ -279,7 +279,7 @@ func TestKEDA(t *testing.T) {
 	}
 	last := at
 	decide(5, 1)
-	for k.Decide(View{At: at}) > 0 {
+	for k.DecideUnits(View{At: at}) > 0 {
 		at += hpaSync
 	}
 	if idle := at - last; idle < kedaCooldown || idle > kedaCooldown+2*kedaPoll {
@@ -293,7 +293,7 @@ func TestAzure(t *testing.T) {
 		waiting int64
 		want    int
 	}{{1000, 4}, {1000, 8}, {100, 7}, {17, 2}, {0, 0}} {
-		if got := a.Decide(View{Backlog: c.waiting - c.waiting/2, InFlight: c.waiting / 2}); got != c.want {
+		if got := a.DecideUnits(View{Backlog: c.waiting - c.waiting/2, InFlight: c.waiting / 2}); got != c.want {
 			t.Errorf("%d waiting: %d instances, want %d", c.waiting, got, c.want)
 		}
 	}
@@ -304,7 +304,7 @@ func TestKnative(t *testing.T) {
 	at, pods := time.Duration(0), 1
 	run := func(waiting int64, ticks int) int {
 		for range ticks {
-			pods = k.Decide(View{At: at, Backlog: waiting, Ready: pods})
+			pods = k.DecideUnits(View{At: at, Backlog: waiting, Ready: pods})
 			at += knativeTick
 		}
 		return pods
