@@ -49,11 +49,11 @@ type Process struct {
 	excess string // why it was killed because of its temporary directory; else ""
 }
 
-// Done returns a channel that is closed when the process has ended and its output is complete.
-func (p *Process) Done() <-chan struct{} { return p.ended }
+// Ended returns a channel that is closed when the process has ended and its output is complete.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
 
 // HowEnded reports how the process ended, in words and as a cause. It is called after
-// Done is closed.
+// Ended is closed.
 func (p *Process) HowEnded() (state string, cause Cause) { return p.state, p.cause }
 
 // describeExit reports how a process ended, by itself or killed by another.

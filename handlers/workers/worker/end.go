@@ -92,7 +92,7 @@ func (r *reader) awaitEnd(err error, killed bool) {
 	if !killed && !errors.Is(err, protocol.ErrProtocol) {
 		// It closed its socket, usually because it is ending by itself.
 		select {
-		case <-r.Process.Done():
+		case <-r.Process.Ended():
 		case <-time.After(outputGrace):
 		}
 	}
@@ -102,7 +102,7 @@ func (r *reader) awaitEnd(err error, killed bool) {
 		limit = time.After(killLimit)
 	}
 	select {
-	case <-r.Process.Done():
+	case <-r.Process.Ended():
 	case <-limit:
 		r.Log.Error("a worker was killed and does not end: it hangs in the kernel; its calls run elsewhere")
 	}

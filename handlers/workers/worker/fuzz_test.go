@@ -44,7 +44,7 @@ func ended(t testing.TB, reaper *childproc.Reaper) *process.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-dead.Done()
+	<-dead.Ended()
 	if err := dead.Conn.Close(); err != nil {
 		t.Fatal(err)
 	}

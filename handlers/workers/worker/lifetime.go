@@ -27,7 +27,7 @@ func (w *Worker) BeginHandshake(template bool) error {
 	w.out.bytes, err = protocol.AppendJSON(nil, protocol.Hello, w.group.helloFrame())
 	if err != nil {
 		w.Process.Signal(syscall.SIGKILL)
-		<-w.Process.Done()
+		<-w.Process.Ended()
 		return errors.Join(err, w.Process.Conn.Close())
 	}
 	w.group.addWorker(w)
