@@ -36,17 +36,17 @@ type Process struct {
 	input    *os.File // the pipe to its standard input; nil: none
 	copying  sync.WaitGroup
 
-	waited chan struct{}
-	exit   Exit
+	done chan struct{}
+	exit Exit
 }
 
 func newProcess(s *session) *Process {
-	return &Process{session: s, answered: make(chan error, 1), waited: make(chan struct{})}
+	return &Process{session: s, answered: make(chan error, 1), done: make(chan struct{})}
 }
 
 // Done returns a channel that is closed when the process has been collected, its remaining
 // descendants are killed, and its output is written.
-func (p *Process) Done() <-chan struct{} { return p.waited }
+func (p *Process) Done() <-chan struct{} { return p.done }
 
 // ExitState returns how the process ended. It is called after Done is closed.
 func (p *Process) ExitState() Exit { return p.exit }
@@ -288,7 +288,7 @@ func (p *Process) closePipes() {
 // recordExit records how the process ended, and ends the copying.
 func (p *Process) recordExit(exit Exit) {
 	p.exit = exit
-	defer close(p.waited)
+	defer close(p.done)
 	copied := make(chan struct{})
 	go func() { p.copying.Wait(); close(copied) }()
 	limit := time.NewTimer(outputGrace)

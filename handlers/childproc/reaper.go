@@ -40,32 +40,32 @@ const (
 
 // leader is a process that was started or adopted. Its descendants belong to it.
 type leader struct {
-	id     uint64
-	pid    int
-	seen   bool      // it is the reaper's child; an adopted process is not one at first
-	zombie time.Time // when it was found ended without being the reaper's child; zero: it was not
-	ended  time.Time // when it was found ended; zero: it runs
-	left   bool      // some of its descendants still exist
-	cpu    time.Duration
-	status syscall.WaitStatus
-	rusage syscall.Rusage
-	taken  bool // its exit status was collected
+	id             uint64
+	pid            int
+	isChild        bool      // it is the reaper's child; an adopted process is not one at first
+	zombie         time.Time // when it was found ended without being the reaper's child; zero: it was not
+	ended          time.Time // when it was found ended; zero: it runs
+	hasDescendants bool      // some of its descendants still exist
+	cpu            time.Duration
+	status         syscall.WaitStatus
+	rusage         syscall.Rusage
+	collected      bool // its exit status was collected
 }
 
 // reaper is the state of the reaper's process.
 type reaper struct {
-	marked  bool // processes are marked with the number of their leader
-	leaders map[uint64]*leader
-	byPID   map[int]*leader
-	strays  bool // there are children of no leader, which must end
+	marked     bool // processes are marked with the number of their leader
+	leaders    map[uint64]*leader
+	byPID      map[int]*leader
+	hasUnowned bool // there are children of no leader, which must end
 }
 
 // request is a message from the daemon.
 type request struct {
-	kind  byte
-	f     *fields
-	files []int
-	lost  bool // some of its file descriptors did not arrive
+	kind      byte
+	f         *fields
+	files     []int
+	filesLost bool // some of its file descriptors did not arrive
 }
 
 // runReaper runs the reaper, and returns its exit status.
@@ -89,7 +89,7 @@ func runReaper() int {
 	if r.marked {
 		marked = 1
 	}
-	if !sendMessage(newMessage(saysReady, 0, 0).addNumber(marked)) {
+	if !sendMessage(newMessage(kindReady, 0, 0).addUint32(marked)) {
 		fmt.Fprintln(os.Stderr, "this is started by drover itself")
 		return 1
 	}
@@ -208,7 +208,7 @@ func readRequest() (q request, err error) {
 		return q, err
 	}
 	q.kind, q.f = kind, &fields{rest: rest}
-	q.lost = files != len(q.files) || flags&unix.MSG_CTRUNC != 0
+	q.filesLost = files != len(q.files) || flags&unix.MSG_CTRUNC != 0
 	return q, nil
 }
 
@@ -263,7 +263,7 @@ func sendMessage(m message) bool {
 }
 
 func refuseRequest(id uint64, errno syscall.Errno, text string) {
-	sendMessage(newMessage(saysRefused, 0, id).addNumber(uint32(errno)).addText(text))
+	sendMessage(newMessage(kindRefused, 0, id).addUint32(uint32(errno)).addString(text))
 }
 
 // handleRequest carries out a request. It refuses invalid ones.
@@ -275,17 +275,17 @@ func (r *reaper) handleRequest(q request) {
 	}()
 	id := q.f.readUint64()
 	switch q.kind {
-	case saysStart:
+	case kindStart:
 		r.startChild(id, q)
-	case saysSignal:
+	case kindSignal:
 		signal := syscall.Signal(q.f.readUint32())
 		if l := r.leaders[id]; l != nil && q.f.checkEnd() == nil {
 			_ = syscall.Kill(-l.pid, signal) // the group may have ended
-			if !l.seen {
+			if !l.isChild {
 				r.checkChildren()
 			}
 		}
-	case saysAdopt:
+	case kindAdopt:
 		r.adoptProcess(id, q.f)
 	default:
 		refuseRequest(id, 0, fmt.Sprintf("a request of type %d", q.kind))
@@ -295,7 +295,7 @@ func (r *reaper) handleRequest(q request) {
 func (r *reaper) startChild(id uint64, q request) {
 	path, name, dir, args, env := q.f.readString(), q.f.readString(), q.f.readString(), q.f.readStrings(), q.f.readStrings()
 	switch {
-	case q.lost:
+	case q.filesLost:
 		refuseRequest(id, unix.EMFILE, "handing over its files")
 		return
 	case q.f.checkEnd() != nil || r.leaders[id] != nil:
@@ -326,12 +326,12 @@ func (r *reaper) startChild(id uint64, q request) {
 		refuseRequest(id, errnoOf(err), text)
 		return
 	}
-	r.addLeader(&leader{id: id, pid: pid, seen: true})
+	r.addLeader(&leader{id: id, pid: pid, isChild: true})
 }
 
 func (r *reaper) addLeader(l *leader) {
 	r.leaders[l.id], r.byPID[l.pid] = l, l
-	sendMessage(newMessage(saysStarted, 0, l.id).addNumber(uint32(l.pid)))
+	sendMessage(newMessage(kindStarted, 0, l.id).addUint32(uint32(l.pid)))
 }
 
 func (r *reaper) adoptProcess(id uint64, f *fields) {

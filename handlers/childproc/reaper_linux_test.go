@@ -407,16 +407,16 @@ func TestBadRequests(t *testing.T) {
 		ends  bool
 	}{
 		"an unknown kind":         {whole(newMessage(9, 0, 1<<40)), false},
-		"a start without a word":  {whole(newMessage(saysStart, 0, 1<<40)), false},
-		"a start with too much":   {whole(newMessage(saysStart, 0, 1<<40).addText("/bin/true").addText("").addText("").addTexts(nil).addTexts(nil).addNumber(1)), false},
-		"files that did not come": {whole(newMessage(saysStart, 3, 1<<40).addText("/bin/true").addText("").addText("").addTexts(nil).addTexts(nil)), false},
-		"a text without an end":   {whole(newMessage(saysStart, 0, 1<<40).addNumber(1 << 31)), false},
-		"a list without an end":   {whole(newMessage(saysStart, 0, 1<<40).addText("").addText("").addText("").addNumber(1<<32 - 1)), false},
-		"a signal for nobody":     {append(whole(newMessage(saysSignal, 0, 1<<40).addNumber(9)), whole(newMessage(9, 0, 1<<40))...), false},
-		"nobody's child":          {whole(newMessage(saysAdopt, 0, 1<<40).addLong(77).addNumber(1)), false},
+		"a start without a word":  {whole(newMessage(kindStart, 0, 1<<40)), false},
+		"a start with too much":   {whole(newMessage(kindStart, 0, 1<<40).addString("/bin/true").addString("").addString("").addStrings(nil).addStrings(nil).addUint32(1)), false},
+		"files that did not come": {whole(newMessage(kindStart, 3, 1<<40).addString("/bin/true").addString("").addString("").addStrings(nil).addStrings(nil)), false},
+		"a text without an end":   {whole(newMessage(kindStart, 0, 1<<40).addUint32(1 << 31)), false},
+		"a list without an end":   {whole(newMessage(kindStart, 0, 1<<40).addString("").addString("").addString("").addUint32(1<<32 - 1)), false},
+		"a signal for nobody":     {append(whole(newMessage(kindSignal, 0, 1<<40).addUint32(9)), whole(newMessage(9, 0, 1<<40))...), false},
+		"nobody's child":          {whole(newMessage(kindAdopt, 0, 1<<40).addUint64(77).addUint32(1)), false},
 		"an empty frame":          {make([]byte, headSize), true},
 		"a frame without bounds":  {bytes.Repeat([]byte{0xff}, 64), true},
-		"many files":              {[]byte{8, 0, 0, 0, saysStart, 255}, true},
+		"many files":              {[]byte{8, 0, 0, 0, kindStart, 255}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

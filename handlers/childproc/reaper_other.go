@@ -37,8 +37,8 @@ func (r *reaper) listChildren() (out []int) {
 // of its group is not reserved.
 func (l *leader) hasEnded() bool {
 	pid, err := syscall.Wait4(l.pid, &l.status, unix.WNOHANG, &l.rusage)
-	l.taken = pid == l.pid
-	return l.taken || err != nil && err != unix.EINTR
+	l.collected = pid == l.pid
+	return l.collected || err != nil && err != unix.EINTR
 }
 
 func maxRSS(u *syscall.Rusage) int64 {

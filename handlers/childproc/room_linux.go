@@ -14,25 +14,25 @@ import (
 // threads. Go ends a program that cannot create a thread, so later nobody could report it.
 
 const (
-	// roomLeast is the number of processes and threads that must be available. The daemon and its
+	// tasksNeeded is the number of processes and threads that must be available. The daemon and its
 	// reaper have 16 spare threads and some more each; a worker and the stage that launches it need
-	// the rest. roomAlone is the number for a daemon without processes.
-	roomLeast, roomAlone = 64, 24
-	// roomMany is the smallest limit that is not checked: counting the tasks of a user takes longer
+	// the rest. tasksWithoutProcesses is the number for a daemon without processes.
+	tasksNeeded, tasksWithoutProcesses = 64, 24
+	// tasksPlenty is the smallest limit that is not checked: counting the tasks of a user takes longer
 	// the more there are.
-	roomMany = 10_000
+	tasksPlenty = 10_000
 )
 
 // CheckLimits returns an error if so few further processes and threads are allowed that the daemon
 // cannot run. The error names the limit: ulimit -u, or pids.max of a cgroup. Unreadable limits are
 // ignored.
 func CheckLimits(withProcesses bool) error {
-	least := roomAlone
+	least := tasksWithoutProcesses
 	if withProcesses {
-		least = roomLeast
+		least = tasksNeeded
 	}
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < roomMany && rlimitApplies() {
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < tasksPlenty && rlimitApplies() {
 		if used := tasksOf("/proc", os.Getuid()); used+least > int(limit.Cur) {
 			return fmt.Errorf("ulimit -u (RLIMIT_NPROC) lets user %d have %d processes and threads, of which %d are in use, and drover needs %d more; raise it: ulimit -u %d, LimitNPROC= of the unit, or --ulimit nproc= of the container",
 				os.Getuid(), limit.Cur, used, least, used+2*least)

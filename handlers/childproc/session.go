@@ -22,12 +22,12 @@ const answerLimit = 30 * time.Second
 
 // session is the daemon's side of one reaper process, from its start to its end.
 type session struct {
-	log     *slog.Logger
-	cmd     *exec.Cmd
-	conn    *net.UnixConn
-	marks   uint64
-	said    firstWords
-	reading sync.WaitGroup // goroutines that read its messages and its standard error
+	log      *slog.Logger
+	cmd      *exec.Cmd
+	conn     *net.UnixConn
+	markBase uint64
+	stderr   headBuffer
+	reading  sync.WaitGroup // goroutines that read its messages and its standard error
 
 	writing sync.Mutex
 
@@ -52,7 +52,7 @@ func startReaper(log *slog.Logger) (*session, error) {
 		return nil, err
 	}
 	defer func() { _ = theirs.Close() }() // the child has a copy
-	s := &session{log: log, conn: ours, marks: newMarks(), processes: make(map[uint64]*Process), ended: make(chan struct{})}
+	s := &session{log: log, conn: ours, markBase: newMarks(), processes: make(map[uint64]*Process), ended: make(chan struct{})}
 	s.cmd = &exec.Cmd{
 		Path: self, Args: []string{reaperName}, Dir: "/",
 		// One thread at a time is enough, because it has little to do.
@@ -62,7 +62,7 @@ func startReaper(log *slog.Logger) (*session, error) {
 		// reaches it.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
-	errs, err := NewOutput(&s.said)
+	errs, err := NewOutput(&s.stderr)
 	if err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
@@ -81,7 +81,7 @@ func startReaper(log *slog.Logger) (*session, error) {
 		_ = s.cmd.Process.Kill() // it may have ended already
 		_ = s.cmd.Wait()
 		s.reading.Wait()
-		return nil, errors.Join(fmt.Errorf("%w: %s", err, s.said.String()), ours.Close())
+		return nil, errors.Join(fmt.Errorf("%w: %s", err, s.stderr.String()), ours.Close())
 	}
 	if !marked {
 		log.Warn("processes cannot be marked here (RLIMIT_LOCKS): those that leave their process group live until no worker does")
@@ -101,7 +101,7 @@ func (s *session) awaitReady(in io.Reader) (marked bool, err error) {
 		return false, fmt.Errorf("it does not answer: %w", err)
 	}
 	_, marked = f.readUint64(), f.readUint32() == 1
-	if kind != saysReady || f.checkEnd() != nil {
+	if kind != kindReady || f.checkEnd() != nil {
 		return false, errMessage
 	}
 	return marked, s.conn.SetReadDeadline(time.Time{})
@@ -139,7 +139,7 @@ func (s *session) startProcess(p *Process, path string, c Command, files []*os.F
 	if err := s.addProcess(p); err != nil {
 		return err
 	}
-	m := newMessage(saysStart, byte(len(files)), p.id).addText(path).addText(c.Name).addText(c.Dir).addTexts(c.Args).addTexts(c.Env)
+	m := newMessage(kindStart, byte(len(files)), p.id).addString(path).addString(c.Name).addString(c.Dir).addStrings(c.Args).addStrings(c.Env)
 	return s.roundTrip(p, m, unix.UnixRights(inheritableFDs(files)...))
 }
 
@@ -148,7 +148,7 @@ func (s *session) adoptProcess(p, parent *Process, pid int) error {
 	if err := s.addProcess(p); err != nil {
 		return err
 	}
-	return s.roundTrip(p, newMessage(saysAdopt, 0, p.id).addLong(parent.id).addNumber(uint32(pid)), nil)
+	return s.roundTrip(p, newMessage(kindAdopt, 0, p.id).addUint64(parent.id).addUint32(uint32(pid)), nil)
 }
 
 // addProcess assigns a number to a process. It fails if the reaper has ended.
@@ -159,7 +159,7 @@ func (s *session) addProcess(p *Process) error {
 		return ErrReaperDied
 	}
 	s.next++
-	p.id = s.marks + s.next
+	p.id = s.markBase + s.next
 	s.processes[p.id] = p
 	return nil
 }
@@ -202,7 +202,7 @@ func (s *session) writeMessage(m message, rights []byte) error {
 }
 
 func (s *session) sendSignal(id uint64, signal syscall.Signal) {
-	if m, err := newMessage(saysSignal, 0, id).addNumber(uint32(signal)).withLength(); err == nil {
+	if m, err := newMessage(kindSignal, 0, id).addUint32(uint32(signal)).withLength(); err == nil {
 		_ = s.writeMessage(m, nil) // if the reaper is dead, so are its processes
 	}
 }
@@ -225,7 +225,7 @@ func (s *session) handleMessage(kind byte, f *fields) error {
 	id := f.readUint64()
 	s.mu.Lock()
 	p := s.processes[id]
-	if kind == saysRefused || kind == saysExited {
+	if kind == kindRefused || kind == kindExited {
 		delete(s.processes, id)
 	}
 	s.mu.Unlock()
@@ -233,17 +233,17 @@ func (s *session) handleMessage(kind byte, f *fields) error {
 		return fmt.Errorf("%w: of process %d, which nobody asked for", errMessage, id)
 	}
 	switch kind {
-	case saysStarted:
+	case kindStarted:
 		p.PID = int(f.readUint32())
 		p.answered <- f.checkEnd()
-	case saysRefused:
+	case kindRefused:
 		errno, text := f.readUint32(), f.readString()
 		if errno != 0 {
 			p.answered <- &refusal{text: text, errno: syscall.Errno(errno)}
 		} else {
 			p.answered <- errors.New(text)
 		}
-	case saysExited:
+	case kindExited:
 		var exit Exit
 		if f.readUint32() == 0 {
 			exit.Err = errors.New("somebody else collected it")
@@ -291,9 +291,9 @@ func (s *session) reaperEnded(why error) {
 				_ = syscall.Kill(-p.PID, syscall.SIGKILL) // it may have ended already
 			}
 		}
-		killMarked(s.marks)
+		killMarked(s.markBase)
 		s.log.Error("the reaper died, and all of its processes were killed; the next start starts another",
-			"pid", s.cmd.Process.Pid, "how", how, "seen", why, "stderr", s.said.String())
+			"pid", s.cmd.Process.Pid, "how", how, "seen", why, "stderr", s.stderr.String())
 	}
 	_ = s.conn.Close() // the reaper's side is already closed
 	for _, p := range left {
@@ -316,9 +316,9 @@ func (s *session) close() {
 	<-s.ended
 }
 
-// firstWords keeps the beginning of the output of a dying reaper: the cause and the place. Go's
+// headBuffer keeps the beginning of the output of a dying reaper: the cause and the place. Go's
 // stacks follow.
-type firstWords struct {
+type headBuffer struct {
 	mu   sync.Mutex
 	kept []byte
 }
@@ -326,14 +326,14 @@ type firstWords struct {
 // maxFirstWords bounds the kept output, in bytes.
 const maxFirstWords = 1 << 10
 
-func (w *firstWords) Write(p []byte) (int, error) {
+func (w *headBuffer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.kept = append(w.kept, p[:min(len(p), maxFirstWords-len(w.kept))]...)
 	return len(p), nil
 }
 
-func (w *firstWords) String() string {
+func (w *headBuffer) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return string(w.kept)

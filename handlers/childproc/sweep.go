@@ -16,11 +16,11 @@ import (
 // The kernel notifies of neither, so the reaper polls.
 func (r *reaper) needsSweep() bool {
 	for _, l := range r.leaders {
-		if !l.ended.IsZero() || !l.seen {
+		if !l.ended.IsZero() || !l.isChild {
 			return true
 		}
 	}
-	return r.strays
+	return r.hasUnowned
 }
 
 // checkChildren checks all children. If a leader has ended, it kills the leader's group and its
@@ -30,12 +30,12 @@ func (r *reaper) checkChildren() {
 	for again := true; again; {
 		again = false
 		for _, l := range r.leaders {
-			l.left = false
+			l.hasDescendants = false
 		}
-		r.strays = false
+		r.hasUnowned = false
 		for _, pid := range r.listChildren() {
 			if l := r.byPID[pid]; l != nil {
-				l.seen = true
+				l.isChild = true
 				if l.ended.IsZero() && l.hasEnded() {
 					l.ended = time.Now()
 					_ = syscall.Kill(-pid, unix.SIGKILL) // the group may be empty
@@ -48,14 +48,14 @@ func (r *reaper) checkChildren() {
 	}
 	for _, l := range r.leaders {
 		switch {
-		case !l.seen && l.isLost():
+		case !l.isChild && l.isLost():
 			r.removeLeader(l)
-			r.strays = true // its descendants were treated as those of a running process above
-			sendMessage(newMessage(saysExited, 0, l.id).addNumber(0).addNumber(0).addLong(0).addLong(0))
-		case !l.ended.IsZero() && (!l.left || time.Since(l.ended) > sweepLimit):
+			r.hasUnowned = true // its descendants were treated as those of a running process above
+			sendMessage(newMessage(kindExited, 0, l.id).addUint32(0).addUint32(0).addUint64(0).addUint64(0))
+		case !l.ended.IsZero() && (!l.hasDescendants || time.Since(l.ended) > sweepLimit):
 			l.collectExit()
 			r.removeLeader(l)
-			sendMessage(newMessage(saysExited, 0, l.id).addNumber(1).addNumber(uint32(l.status)).addLong(uint64(l.cpu)).addLong(uint64(maxRSS(&l.rusage))))
+			sendMessage(newMessage(kindExited, 0, l.id).addUint32(1).addUint32(uint32(l.status)).addUint64(uint64(l.cpu)).addUint64(uint64(maxRSS(&l.rusage))))
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (r *reaper) removeLeader(l *leader) {
 	delete(r.leaders, l.id)
 	delete(r.byPID, l.pid)
 	if !r.marked && len(r.leaders) == 0 {
-		r.strays = true // the remaining processes have no leader now
+		r.hasUnowned = true // the remaining processes have no leader now
 	}
 }
 
@@ -103,22 +103,22 @@ func (r *reaper) handleOrphan(pid int) (gone bool) {
 		return false // it belongs to another user and cannot be killed, so waiting is useless
 	}
 	if owner != nil {
-		owner.left = true
+		owner.hasDescendants = true
 	} else {
-		r.strays = true
+		r.hasUnowned = true
 	}
 	return false
 }
 
 // collectExit collects the leader's exit status.
 func (l *leader) collectExit() {
-	if !l.taken {
+	if !l.collected {
 		for {
 			if _, err := syscall.Wait4(l.pid, &l.status, 0, &l.rusage); !errors.Is(err, unix.EINTR) {
 				break
 			}
 		}
-		l.taken = true
+		l.collected = true
 	}
 	l.cpu += cpuTime(&l.rusage)
 }

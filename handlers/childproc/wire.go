@@ -17,15 +17,15 @@ const reaperName = "drover-reaper"
 
 const (
 	// Sent to the reaper.
-	saysStart  = 1 // path, name, dir, u32 n and n args, u32 n and n of the environment; file descriptors from 0
-	saysSignal = 2 // u32 signal
-	saysAdopt  = 3 // u64 number of the parent, u32 pid
+	kindStart  = 1 // path, name, dir, u32 n and n args, u32 n and n of the environment; file descriptors from 0
+	kindSignal = 2 // u32 signal
+	kindAdopt  = 3 // u64 number of the parent, u32 pid
 
 	// Sent by the reaper.
-	saysReady   = 64 // u32: 1 if processes can be marked; the process number is 0
-	saysStarted = 65 // u32 pid: the process was started or adopted
-	saysRefused = 66 // u32 errno (0: none), text
-	saysExited  = 67 // u32 1 if the rest is known, u32 wait status, u64 CPU time in ns, u64 maximum RSS in bytes
+	kindReady   = 64 // u32: 1 if processes can be marked; the process number is 0
+	kindStarted = 65 // u32 pid: the process was started or adopted
+	kindRefused = 66 // u32 errno (0: none), text
+	kindExited  = 67 // u32 1 if the rest is known, u32 wait status, u64 CPU time in ns, u64 maximum RSS in bytes
 )
 
 const (
@@ -46,14 +46,14 @@ func newMessage(kind, files byte, id uint64) message {
 	return binary.LittleEndian.AppendUint64(message{0, 0, 0, 0, kind, files}, id)
 }
 
-func (m message) addNumber(n uint32) message { return binary.LittleEndian.AppendUint32(m, n) }
-func (m message) addLong(n uint64) message   { return binary.LittleEndian.AppendUint64(m, n) }
-func (m message) addText(s string) message   { return append(m.addNumber(uint32(len(s))), s...) }
+func (m message) addUint32(n uint32) message { return binary.LittleEndian.AppendUint32(m, n) }
+func (m message) addUint64(n uint64) message { return binary.LittleEndian.AppendUint64(m, n) }
+func (m message) addString(s string) message { return append(m.addUint32(uint32(len(s))), s...) }
 
-func (m message) addTexts(list []string) message {
-	m = m.addNumber(uint32(len(list)))
+func (m message) addStrings(list []string) message {
+	m = m.addUint32(uint32(len(list)))
 	for _, s := range list {
-		m = m.addText(s)
+		m = m.addString(s)
 	}
 	return m
 }

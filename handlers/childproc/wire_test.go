@@ -8,12 +8,12 @@ import (
 
 func TestMessages(t *testing.T) {
 	args, env := []string{"", "one", "\xff\x00"}, []string{}
-	m, err := newMessage(saysStart, 3, 1<<40+7).addText("path").addText("").addTexts(args).addTexts(env).addNumber(9).addLong(10).withLength()
+	m, err := newMessage(kindStart, 3, 1<<40+7).addString("path").addString("").addStrings(args).addStrings(env).addUint32(9).addUint64(10).withLength()
 	if err != nil {
 		t.Fatal(err)
 	}
 	kind, f, err := readMessage(bytes.NewReader(m))
-	if err != nil || kind != saysStart {
+	if err != nil || kind != kindStart {
 		t.Fatal(kind, err)
 	}
 	if id, path, name := f.readUint64(), f.readString(), f.readString(); id != 1<<40+7 || path != "path" || name != "" {
@@ -28,7 +28,7 @@ func TestMessages(t *testing.T) {
 	if f.readUint32() != 0 || f.readUint64() != 0 || f.readString() != "" || len(f.readStrings()) != 0 || f.checkEnd() == nil {
 		t.Error("beyond the end there is something")
 	}
-	if _, err := newMessage(saysStart, 0, 1).addText(string(make([]byte, maxMessage))).withLength(); err == nil {
+	if _, err := newMessage(kindStart, 0, 1).addString(string(make([]byte, maxMessage))).withLength(); err == nil {
 		t.Error("a message without bounds")
 	}
 }
@@ -37,9 +37,9 @@ func TestMessages(t *testing.T) {
 // have.
 func FuzzMessages(f *testing.F) {
 	for _, seed := range []message{
-		newMessage(saysStart, 3, 1).addText("/bin/true").addText("").addText("").addTexts([]string{"a"}).addTexts(nil),
-		newMessage(saysExited, 0, 1).addNumber(1).addNumber(9).addLong(1).addLong(2),
-		newMessage(saysStart, 0, 1).addNumber(1<<32 - 1),
+		newMessage(kindStart, 3, 1).addString("/bin/true").addString("").addString("").addStrings([]string{"a"}).addStrings(nil),
+		newMessage(kindExited, 0, 1).addUint32(1).addUint32(9).addUint64(1).addUint64(2),
+		newMessage(kindStart, 0, 1).addUint32(1<<32 - 1),
 	} {
 		m, err := seed.withLength()
 		if err != nil {

@@ -17,23 +17,23 @@ type batcher struct {
 	h       *Handler
 	running sync.WaitGroup // requests
 
-	mu     sync.Mutex
-	inside int    // messages in a Handle
-	open   *batch // accepts more messages; nil if there is none
+	mu       sync.Mutex
+	inHandle int    // messages in a Handle
+	open     *batch // accepts more messages; nil if there is none
 }
 
 // batch has the messages of one request.
 type batch struct {
-	ctx    context.Context // ends when all messages have left
-	cancel context.CancelFunc
-	due    *time.Timer
-	late   sync.Once
+	ctx      context.Context // ends when all messages have left
+	cancel   context.CancelFunc
+	due      *time.Timer
+	failOnce sync.Once
 
 	// Guarded by batcher.mu.
 	items   []*item
 	ids     map[string]bool // the response identifies messages by ID, so each ID occurs once
 	bytes   int64
-	staying int
+	waiting int
 	sent    bool
 }
 
@@ -54,7 +54,7 @@ func (b *batcher) handleMessage(ctx context.Context, m *triggers.Message) ([]byt
 		return it.out, it.err
 	case <-ctx.Done():
 		if b.removeItem(in, it) && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			in.late.Do(b.h.gate.recordFailure) // one failure per request
+			in.failOnce.Do(b.h.gate.recordFailure) // one failure per request
 		}
 		return nil, ctx.Err()
 	}
@@ -64,7 +64,7 @@ func (b *batcher) handleMessage(ctx context.Context, m *triggers.Message) ([]byt
 func (b *batcher) addItem(it *item) *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.inside++
+	b.inHandle++
 	if in := b.open; in != nil && (in.bytes+it.part.byteSize() > b.h.cfg.Batch.MaxBytes || in.ids[it.m.ID]) {
 		b.sendBatch(in)
 	}
@@ -82,8 +82,8 @@ func (b *batcher) addItem(it *item) *batch {
 	in.items = append(in.items, it)
 	in.ids[it.m.ID] = true
 	in.bytes += it.part.byteSize()
-	in.staying++
-	if len(in.items) >= b.h.cfg.Batch.Max || b.inside >= b.h.gate.slots.Capacity() {
+	in.waiting++
+	if len(in.items) >= b.h.cfg.Batch.Max || b.inHandle >= b.h.gate.slots.Capacity() {
 		b.sendBatch(in)
 	}
 	return in
@@ -94,13 +94,13 @@ func (b *batcher) addItem(it *item) *batch {
 func (b *batcher) removeItem(in *batch, it *item) (sent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.inside--
-	if in.staying--; !in.sent {
+	b.inHandle--
+	if in.waiting--; !in.sent {
 		in.items = slices.DeleteFunc(in.items, func(other *item) bool { return other == it })
 		delete(in.ids, it.m.ID)
 		in.bytes -= it.part.byteSize()
 	}
-	if in.staying == 0 {
+	if in.waiting == 0 {
 		in.cancel()
 		b.closeBatch(in)
 	}
@@ -117,7 +117,7 @@ func (b *batcher) closeBatch(in *batch) {
 
 // sendBatch posts a batch, at most once; mu is held.
 func (b *batcher) sendBatch(in *batch) {
-	if b.closeBatch(in); in.sent || in.staying == 0 {
+	if b.closeBatch(in); in.sent || in.waiting == 0 {
 		return
 	}
 	in.sent = true

@@ -264,8 +264,8 @@ func TestLeavingABatch(t *testing.T) {
 	}
 	h.batch.mu.Lock()
 	defer h.batch.mu.Unlock()
-	if h.batch.open != nil || h.batch.inside != 0 || h.gate.failures != 1 {
-		t.Errorf("left behind: %+v, %d inside, %d failures", h.batch.open, h.batch.inside, h.gate.failures)
+	if h.batch.open != nil || h.batch.inHandle != 0 || h.gate.failures != 1 {
+		t.Errorf("left behind: %+v, %d inside, %d failures", h.batch.open, h.batch.inHandle, h.gate.failures)
 	}
 }
 

@@ -32,7 +32,7 @@ type answer struct {
 	retryAfter string
 	location   string
 	body       []byte
-	about      triggers.Properties // of the output
+	properties triggers.Properties // of the output
 }
 
 // client sends requests to one app.
@@ -237,13 +237,13 @@ func (c *client) closeIdle() {
 // one counts.
 func (a *answer) addProperty(header, value string) {
 	name, ok := propertyOf(header)
-	if _, known := a.about[name]; ok && value != "" && !known {
-		if a.about == nil {
-			a.about = make(triggers.Properties, 1)
+	if _, known := a.properties[name]; ok && value != "" && !known {
+		if a.properties == nil {
+			a.properties = make(triggers.Properties, 1)
 		}
 		if name != triggers.ContentType {
 			value = percentDecode(value)
 		}
-		a.about[name] = value
+		a.properties[name] = value
 	}
 }

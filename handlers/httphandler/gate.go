@@ -14,11 +14,11 @@ import (
 // gate is a circuit breaker that sets the number of slots. It is shut while the app is down, open
 // for one message that tries the app, or open for all.
 type gate struct {
-	slots *handlers.Slots
-	all   int
-	look  func(context.Context) error
-	log   *slog.Logger
-	wake  chan struct{}
+	slots    *handlers.Slots
+	capacity int
+	probe    func(context.Context) error
+	log      *slog.Logger
+	wake     chan struct{}
 
 	mu       sync.Mutex
 	state    gateState
@@ -47,7 +47,7 @@ const (
 
 func newGate(all int, look func(context.Context) error, log *slog.Logger) *gate {
 	return &gate{
-		slots: handlers.NewSlots(0), all: all, look: look, log: log, wake: make(chan struct{}, 1),
+		slots: handlers.NewSlots(0), capacity: all, probe: look, log: log, wake: make(chan struct{}, 1),
 		backOff: backoff.NewExponentialBackOff(backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(10*time.Second), backoff.WithMaxElapsedTime(0)),
 	}
 }
@@ -81,7 +81,7 @@ func (g *gate) run(ctx context.Context) {
 // tryAgain checks the app once. If the check succeeds, one message may try the app.
 func (g *gate) tryAgain(ctx context.Context) {
 	looking, cancel := context.WithTimeout(ctx, lookLimit)
-	err := g.look(looking)
+	err := g.probe(looking)
 	cancel()
 	if ctx.Err() != nil {
 		return
@@ -120,7 +120,7 @@ func (g *gate) open() {
 	}
 	g.state, g.why, g.failures = gateOpen, "", 0
 	g.backOff.Reset()
-	g.slots.Resize(g.all)
+	g.slots.Resize(g.capacity)
 }
 
 // isOpen reports whether the gate is open for all messages.

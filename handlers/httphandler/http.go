@@ -95,8 +95,8 @@ func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, erro
 	if len(a.body) == 0 {
 		return nil, nil
 	}
-	if len(a.about) > 0 {
-		handlers.Describe(ctx, a.about)
+	if len(a.properties) > 0 {
+		handlers.Describe(ctx, a.properties)
 	}
 	return a.body, nil
 }

@@ -31,11 +31,11 @@ type plain struct {
 	longest   int             // bound of a response body, in bytes
 	dial      func(ctx context.Context) (net.Conn, error)
 
-	mu     sync.Mutex
-	idle   []*plainConn // the last one is used first
-	room   int          // bound of the idle connections
-	sweep  *time.Timer  // runs while there are idle connections
-	closed bool
+	mu      sync.Mutex
+	idle    []*plainConn // the last one is used first
+	maxIdle int          // bound of the idle connections
+	sweep   *time.Timer  // runs while there are idle connections
+	closed  bool
 }
 
 const (
@@ -43,9 +43,9 @@ const (
 	// of that size.
 	longestPlainHeader = 16 << 10
 	plainWriteBuffer   = 4 << 10
-	// lookAfter is the idle time after which a connection is checked before its next use: the app
+	// probeAfter is the idle time after which a connection is checked before its next use: the app
 	// may have closed it.
-	lookAfter = 10 * time.Millisecond
+	probeAfter = 10 * time.Millisecond
 )
 
 // plainConn is a connection. One request uses it at a time.
@@ -70,7 +70,7 @@ func newPlain(cfg Config, target string, dial func(ctx context.Context) (net.Con
 	if err != nil {
 		return nil, fmt.Errorf("reading the URL: %w", err)
 	}
-	p := &plain{host: u.Host, uri: u.RequestURI(), longest: int(cfg.MaxResponse), dial: dial, room: cfg.Slots, replaced: make(map[string]bool)}
+	p := &plain{host: u.Host, uri: u.RequestURI(), longest: int(cfg.MaxResponse), dial: dial, maxIdle: cfg.Slots, replaced: make(map[string]bool)}
 	for name, value := range cfg.Headers {
 		if strings.EqualFold(name, "Host") {
 			p.host = value
@@ -110,7 +110,7 @@ var errUnseen = errors.New("the app had closed the connection")
 // roundTrip sends a request and reads its response. It keeps or closes the connection.
 func (p *plain) roundTrip(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
 	before := c.sent
-	uncancel := c.endWith(ctx)
+	uncancel := c.closeOnCancel(ctx)
 	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(request)
 	defer fasthttp.ReleaseResponse(response)
@@ -157,9 +157,9 @@ func (p *plain) roundTrip(ctx context.Context, c *plainConn, fields []field, bod
 	return answer{}, fmt.Errorf("reading the answer: %w", err)
 }
 
-// endWith aborts reads and writes of the connection when ctx ends, until stop is called. stop
+// closeOnCancel aborts reads and writes of the connection when ctx ends, until stop is called. stop
 // reports whether it was called in time.
-func (c *plainConn) endWith(ctx context.Context) (stop func() bool) {
+func (c *plainConn) closeOnCancel(ctx context.Context) (stop func() bool) {
 	end := func() { _ = c.SetDeadline(time.Unix(1, 0)) }
 	i, ok := ctx.(handlers.Interruptible)
 	if !ok {
@@ -218,7 +218,7 @@ func (p *plain) takeIdle() *plainConn {
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()
-		if time.Since(c.last) < lookAfter || !peerClosed(c.Conn) {
+		if time.Since(c.last) < probeAfter || !peerClosed(c.Conn) {
 			return c
 		}
 		_ = c.Close() // the app has closed it
@@ -230,7 +230,7 @@ func (p *plain) keepIdle(c *plainConn) {
 	c.used, c.last = true, time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.idle) >= p.room {
+	if p.closed || len(p.idle) >= p.maxIdle {
 		_ = c.Close()
 		return
 	}

@@ -52,7 +52,7 @@ type file struct {
 // skipped; of installed Python packages the names and versions count. Files that cannot be
 // read count as missing: they cannot be imported either.
 func ReadCode(dir string, kinds Kinds) *Code {
-	w := walk{hash: sha256.New(), kinds: kinds, found: make(map[string]file), seen: make(map[place]bool)}
+	w := walk{hash: sha256.New(), kinds: kinds, found: make(map[string]file), seen: make(map[fileID]bool)}
 	w.addDir(dir, "", 0)
 	var packages strings.Builder
 	for _, pattern := range []string{".python_packages/lib/site-packages", ".venv/lib/python*/site-packages", "venv/lib/python*/site-packages"} {
@@ -68,15 +68,15 @@ func ReadCode(dir string, kinds Kinds) *Code {
 // Fingerprint identifies this state of the code: it differs if a file does.
 func (c *Code) Fingerprint() string { return c.sum }
 
-// place identifies a directory, by any of its names.
-type place struct{ device, inode uint64 }
+// fileID identifies a directory, by any of its names.
+type fileID struct{ device, inode uint64 }
 
 // walk is one pass over an app's directory.
 type walk struct {
 	hash  hash.Hash
 	kinds Kinds
 	found map[string]file
-	seen  map[place]bool // the directories that it was in
+	seen  map[fileID]bool // the directories that it was in
 	files int
 	bytes int64
 }
@@ -88,7 +88,7 @@ func (w *walk) addDir(path, name string, depth int) {
 		return
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		here := place{uint64(stat.Dev), stat.Ino} //nolint:unconvert // its type differs from system to system
+		here := fileID{uint64(stat.Dev), stat.Ino} //nolint:unconvert // its type differs from system to system
 		if w.seen[here] {
 			return
 		}

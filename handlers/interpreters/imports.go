@@ -21,10 +21,10 @@ const (
 type Imports struct {
 	dir string // of the app
 
-	mu    sync.Mutex
-	named bool // whether a worker has named any
-	paths map[string]bool
-	bytes int
+	mu       sync.Mutex
+	reported bool // whether a worker has named any
+	paths    map[string]bool
+	bytes    int
 }
 
 func (i *Imports) isFull() bool { return len(i.paths) > maxPaths || i.bytes > maxPathBytes }
@@ -41,7 +41,7 @@ func (i *Imports) Add(paths []string) {
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.named = true
+	i.reported = true
 	for _, path := range paths {
 		if i.paths[path] || i.isFull() {
 			continue
@@ -124,7 +124,7 @@ func (c *Code) changeFilter(before *Code, imports *Imports) func(name string) bo
 		was, old := before.files[name]
 		ending := filepath.Ext(name)
 		switch {
-		case !imports.named, !known, imports.isFull(), slices.Contains(c.kinds.Always, ending):
+		case !imports.reported, !known, imports.isFull(), slices.Contains(c.kinds.Always, ending):
 			return true
 		case c.kinds.Imported == nil && !endings[ending]: // no code, as far as anybody knows
 			return true

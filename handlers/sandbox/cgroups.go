@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// delegate is the advice if no cgroup is delegated to the daemon.
-const delegate = "run drover under systemd with Delegate=cpu memory pids (to try it: systemd-run -t -p Delegate=yes drover ...), or in a container whose cgroups it may write"
+// delegateAdvice is the advice if no cgroup is delegated to the daemon.
+const delegateAdvice = "run drover under systemd with Delegate=cpu memory pids (to try it: systemd-run -t -p Delegate=yes drover ...), or in a container whose cgroups it may write"
 
-// need is a limit that requires a cgroup controller.
-type need struct{ key, controller string }
+// neededController is a limit that requires a cgroup controller.
+type neededController struct{ key, controller string }
 
 // neededControllers returns the controllers that the limits require.
-func (l Limits) neededControllers() (out []need) {
+func (l Limits) neededControllers() (out []neededController) {
 	if l.Memory > 0 {
-		out = append(out, need{"memory", "memory"})
+		out = append(out, neededController{"memory", "memory"})
 	}
 	if l.CPU > 0 {
-		out = append(out, need{"cpu", "cpu"})
+		out = append(out, neededController{"cpu", "cpu"})
 	}
 	if l.Processes > 0 {
-		out = append(out, need{"processes", "pids"})
+		out = append(out, neededController{"processes", "pids"})
 	}
 	return out
 }
@@ -40,7 +40,7 @@ type cgroups struct {
 }
 
 // openCgroups creates the groups of an app, and enables the controllers for the groups below.
-func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
+func openCgroups(where *membership, needs []neededController) (c *cgroups, err error) {
 	c = new(cgroups)
 	defer func() {
 		if err != nil {
@@ -66,7 +66,7 @@ func openCgroups(where *membership, needs []need) (c *cgroups, err error) {
 	for _, dir := range dirs {
 		controllers := strings.TrimSpace(unified[dir])
 		if controllers != "" {
-			if err := handOn(dir, controllers); err != nil {
+			if err := delegateControllers(dir, controllers); err != nil {
 				return c, err
 			}
 		}
@@ -92,8 +92,8 @@ func writeSetting(dir, file, value string) error {
 	return nil
 }
 
-// handOn enables controllers for the groups below a directory of version 2.
-func handOn(dir, controllers string) error {
+// delegateControllers enables controllers for the groups below a directory of version 2.
+func delegateControllers(dir, controllers string) error {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if err != nil {
 		return fmt.Errorf("setting up a cgroup: %w", err)
@@ -111,7 +111,7 @@ func handOn(dir, controllers string) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, "cgroup.type")); err == nil { // the root lacks it, and may have processes
-		if err := moveAll(dir, filepath.Join(dir, ourLeaf)); err != nil {
+		if err := moveAll(dir, filepath.Join(dir, daemonGroup)); err != nil {
 			return err
 		}
 	}

@@ -63,7 +63,7 @@ func TestVersion2(t *testing.T) {
 			t.Errorf("%s hands on %q", at, got)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, ourLeaf)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, daemonGroup)); err != nil {
 		t.Errorf("there is no group for the daemon itself: %v", err)
 	}
 	// A group of the kernel's has its files; memory.swap.max only where it is counted.
@@ -96,15 +96,15 @@ func TestVersion2Moves(t *testing.T) {
 		"cgroup.controllers": "memory", "cgroup.subtree_control": "cpu", "cgroup.procs": "17\n", "cgroup.type": "domain\n",
 	})
 	// Nothing moves in a directory that only looks like one.
-	if _, err := openCgroups(where, []need{{"memory", "memory"}}); err == nil || !strings.Contains(err.Error(), "ever new processes come to") {
+	if _, err := openCgroups(where, []neededController{{"memory", "memory"}}); err == nil || !strings.Contains(err.Error(), "ever new processes come to") {
 		t.Errorf("%v", err)
 	}
-	if got := contents(t, filepath.Join(dir, ourLeaf), "cgroup.procs"); got[0] != "17" {
+	if got := contents(t, filepath.Join(dir, daemonGroup), "cgroup.procs"); got[0] != "17" {
 		t.Errorf("moved was %q", got)
 	}
 	// Controllers that are enabled already stay as they are.
 	write(t, filepath.Join(dir, "cgroup.subtree_control"), "cpu memory")
-	if err := handOn(dir, "+memory"); err != nil {
+	if err := delegateControllers(dir, "+memory"); err != nil {
 		t.Error(err)
 	}
 }
@@ -112,7 +112,7 @@ func TestVersion2Moves(t *testing.T) {
 func TestMembership(t *testing.T) {
 	full := map[string]string{"cgroup.controllers": "memory", "cgroup.subtree_control": "", "cgroup.procs": "", "cgroup.type": "domain"}
 	where, dir := fakeV2(t, "/a/b", full)
-	if got, err := where.findController("memory"); err != nil || got != (home{dir, true}) {
+	if got, err := where.findController("memory"); err != nil || got != (cgroupDir{dir, true}) {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := where.findController("pids"); err == nil || err.Error() != "no pids cgroup is delegated to this process" {
@@ -145,7 +145,7 @@ func TestMembership(t *testing.T) {
 		groups: "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n",
 		mounts: fmt.Sprintf("36 35 0:30 /docker/abc %s rw - cgroup cgroup rw,memory\n37 35 0:31 /elsewhere /nowhere rw - cgroup cgroup rw,cpu,cpuacct\n", strings.ReplaceAll(dir, " ", `\040`)),
 	}
-	if got, err := where.findController("memory"); err != nil || got != (home{dir, false}) {
+	if got, err := where.findController("memory"); err != nil || got != (cgroupDir{dir, false}) {
 		t.Errorf("%v, %v", got, err)
 	}
 	if got, err := where.findController("cpu"); err == nil {

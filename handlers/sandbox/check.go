@@ -27,7 +27,7 @@ func (s Settings) checkSupport(where *membership) (*launch.Identity, account, er
 	}
 	for _, need := range s.Limits.neededControllers() {
 		if _, err := where.findController(need.controller); err != nil {
-			errs = append(errs, fmt.Errorf("limits.%s: %w; %s, or leave it out", need.key, err, delegate))
+			errs = append(errs, fmt.Errorf("limits.%s: %w; %s, or leave it out", need.key, err, delegateAdvice))
 		}
 	}
 	if s.Strict {

@@ -40,7 +40,7 @@ type Confinement struct {
 	account  account
 	groups   *cgroups // nil: none are needed
 	claim    *claim   // a directory that workers can reach; nil if none is needed
-	boxes    atomic.Int64
+	boxCount atomic.Int64
 
 	mu       sync.Mutex
 	needed   []string
@@ -164,7 +164,7 @@ func (b *Box) tryLaunch(ctx context.Context) error {
 		return fmt.Errorf("the check did not end: %w", context.Cause(ctx))
 	}
 	if why != nil {
-		if errors.Is(why, launch.ErrUnsaid) {
+		if errors.Is(why, launch.ErrNoReport) {
 			return fmt.Errorf("%w (%w) %.200s", why, err, out)
 		}
 		return why
@@ -227,19 +227,19 @@ func (c *Confinement) launchSpec(tmp string, groups []string) launch.Spec {
 // process can end by itself.
 const cpuGrace = 5
 
-// ErrUnsaid is the verdict on a process that ended before it ran its command without reporting a
+// ErrNoReport is the verdict on a process that ended before it ran its command without reporting a
 // reason. Usually it was killed.
-var ErrUnsaid = launch.ErrUnsaid
+var ErrNoReport = launch.ErrNoReport
 
 // Box is the confinement of one worker.
 type Box struct {
-	confinement *Confinement
-	groups      []string // its cgroup directories
-	tmp         string   // empty: none
-	ours        *os.File // the daemon's end of the socket; nil: there is no launch stage
-	theirs      *os.File
-	heard       chan struct{} // closed when the listener has arrived, or will not; nil: there is none
-	first       []byte        // bytes received in place of the listener
+	confinement     *Confinement
+	groups          []string // its cgroup directories
+	tmp             string   // empty: none
+	ours            *os.File // the daemon's end of the socket; nil: there is no launch stage
+	theirs          *os.File
+	listenerSettled chan struct{} // closed when the listener has arrived, or will not; nil: there is none
+	firstBytes      []byte        // bytes received in place of the listener
 }
 
 // NewBox returns a new Box, for a worker that is about to be started.
@@ -251,7 +251,7 @@ func (c *Confinement) NewBox() (b *Box, err error) {
 			b = nil
 		}
 	}()
-	name := "worker-" + strconv.FormatInt(c.boxes.Add(1), 10)
+	name := "worker-" + strconv.FormatInt(c.boxCount.Add(1), 10)
 	var join []string
 	if c.groups != nil {
 		if b.groups, join, err = c.groups.makeGroups(name, c.settings.Limits); err != nil {
@@ -275,7 +275,7 @@ func (c *Confinement) NewBox() (b *Box, err error) {
 	}
 	spec := c.launchSpec(b.tmp, join)
 	if spec.Calls != nil && spec.Calls.Addresses {
-		b.heard = make(chan struct{})
+		b.listenerSettled = make(chan struct{})
 		c.serving.Go(b.serveCalls)
 	}
 	return b, launch.SendSpec(b.ours, spec)
@@ -286,7 +286,7 @@ func (c *Confinement) NewBox() (b *Box, err error) {
 func (c *Confinement) ForkBox(template *Box) *Box {
 	b := &Box{confinement: c}
 	if template.tmp != "" {
-		b.tmp = c.temporaryIn(template.tmp, "worker-"+strconv.FormatInt(c.boxes.Add(1), 10))
+		b.tmp = c.temporaryIn(template.tmp, "worker-"+strconv.FormatInt(c.boxCount.Add(1), 10))
 	}
 	return b
 }
@@ -307,7 +307,7 @@ func (b *Box) JoinCgroup(pid int) (err error) {
 		return nil
 	}
 	var join []string
-	b.groups, join, err = c.groups.makeGroups("worker-"+strconv.FormatInt(c.boxes.Add(1), 10), c.settings.Limits)
+	b.groups, join, err = c.groups.makeGroups("worker-"+strconv.FormatInt(c.boxCount.Add(1), 10), c.settings.Limits)
 	for _, file := range join {
 		if err == nil {
 			err = os.WriteFile(file, []byte(strconv.Itoa(pid)), 0)
@@ -353,10 +353,10 @@ func (b *Box) LaunchError() error {
 	}
 	_ = b.theirs.Close() // so that the end of the other side is detected
 	_ = b.ours.SetReadDeadline(time.Now().Add(verdictLimit))
-	if b.heard != nil {
-		<-b.heard
+	if b.listenerSettled != nil {
+		<-b.listenerSettled
 	}
-	return launch.ReadVerdict(io.MultiReader(bytes.NewReader(b.first), b.ours))
+	return launch.ReadVerdict(io.MultiReader(bytes.NewReader(b.firstBytes), b.ours))
 }
 
 // MemoryLimit returns the memory limit of a worker with its children, in bytes; 0 if there is none.

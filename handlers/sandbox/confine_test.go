@@ -526,7 +526,7 @@ func TestAStageThatSaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := box.LaunchError(); !errors.Is(err, launch.ErrUnsaid) {
+	if err := box.LaunchError(); !errors.Is(err, launch.ErrNoReport) {
 		t.Errorf("%v", err)
 	}
 	if err := box.Close(); err != nil {

@@ -25,8 +25,8 @@ var StrictPass = []string{
 	"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
 }
 
-// never are the variables of drover, which workers get only through Set.
-var never = []string{"DROVER_*", "NOTIFY_SOCKET", "WATCHDOG_*", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+// neverPassed are the variables of drover, which workers get only through Set.
+var neverPassed = []string{"DROVER_*", "NOTIFY_SOCKET", "WATCHDOG_*", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 
 // account is the account of the workers, if it is not the daemon's.
 type account struct{ name, home string }
@@ -44,7 +44,7 @@ func (e Environment) selectFrom(given []string, strict bool, who account) []stri
 		if slices.Contains(withheld, name) && !matchesAny(StrictPass, name) {
 			continue
 		}
-		if _, own := e.Set[name]; !own && !matchesAny(never, name) && (pass == nil || matchesAny(pass, name)) {
+		if _, own := e.Set[name]; !own && !matchesAny(neverPassed, name) && (pass == nil || matchesAny(pass, name)) {
 			out = append(out, variable)
 		}
 	}
@@ -71,7 +71,7 @@ func (e Environment) WithheldNames(given []string, strict bool) (out []string) {
 	}
 	for _, variable := range given {
 		name, _, _ := strings.Cut(variable, "=")
-		if _, own := e.Set[name]; !own && slices.Contains(e.Withheld, name) && !matchesAny(StrictPass, name) && !matchesAny(never, name) {
+		if _, own := e.Set[name]; !own && slices.Contains(e.Withheld, name) && !matchesAny(StrictPass, name) && !matchesAny(neverPassed, name) {
 			out = append(out, name)
 		}
 	}

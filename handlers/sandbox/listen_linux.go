@@ -21,7 +21,7 @@ func (b *Box) serveCalls() {
 		c.listeners[listener] = struct{}{}
 		c.mu.Unlock()
 	}
-	close(b.heard)
+	close(b.listenerSettled)
 	if listener == nil {
 		return
 	}
@@ -48,7 +48,7 @@ func (b *Box) receiveListener() (listener *os.File) {
 		}
 		messages, err := unix.ParseSocketControlMessage(rights[:size])
 		if err != nil || len(messages) == 0 || one[0] != launch.Listener {
-			b.first = one
+			b.firstBytes = one
 			return true
 		}
 		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && unix.SetNonblock(fds[0], true) == nil {

@@ -3,4 +3,4 @@
 package sandbox
 
 // serveCalls exists only on Linux; elsewhere there is no launch stage.
-func (b *Box) serveCalls() { close(b.heard) }
+func (b *Box) serveCalls() { close(b.listenerSettled) }

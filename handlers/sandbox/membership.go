@@ -34,8 +34,8 @@ func ownCgroups() *membership {
 	return m
 }
 
-// home is a directory below which the daemon may create cgroups.
-type home struct {
+// cgroupDir is a directory below which the daemon may create cgroups.
+type cgroupDir struct {
 	dir string
 	v2  bool
 }
@@ -80,7 +80,7 @@ func (m mount) pathOf(group string) (string, bool) {
 
 // findController returns the directory for groups with a controller: in version 2 if that has the
 // controller, else in version 1.
-func (m *membership) findController(controller string) (home, error) {
+func (m *membership) findController(controller string) (cgroupDir, error) {
 	var why error
 	if group, found := m.groupOf(""); found {
 		for _, at := range m.mountsOf("cgroup2") {
@@ -93,7 +93,7 @@ func (m *membership) findController(controller string) (home, error) {
 				continue
 			}
 			if why = m.checkUsable(dir, "cgroup.subtree_control"); why == nil {
-				return home{dir, true}, nil
+				return cgroupDir{dir, true}, nil
 			}
 		}
 	}
@@ -107,15 +107,15 @@ func (m *membership) findController(controller string) (home, error) {
 				continue
 			}
 			if why = m.checkUsable(dir, "cgroup.procs"); why == nil {
-				return home{dir, false}, nil
+				return cgroupDir{dir, false}, nil
 			}
 		}
 	}
 	text := fmt.Sprintf("no %s cgroup is delegated to this process", controller)
 	if why != nil {
-		return home{}, fmt.Errorf("%s: %w", text, why)
+		return cgroupDir{}, fmt.Errorf("%s: %w", text, why)
 	}
-	return home{}, errors.New(text)
+	return cgroupDir{}, errors.New(text)
 }
 
 func hasController(dir, name string) bool {
@@ -124,9 +124,9 @@ func hasController(dir, name string) bool {
 }
 
 // delegatedFrom returns the delegated group if this process is in a child of it: systemd's
-// DelegateSubgroup=, or ourLeaf.
+// DelegateSubgroup=, or daemonGroup.
 func (m *membership) delegatedFrom(dir string) string {
-	if parent := filepath.Dir(dir); !isDelegated(dir) && (isDelegated(parent) || filepath.Base(dir) == ourLeaf && hasDir(parent)) {
+	if parent := filepath.Dir(dir); !isDelegated(dir) && (isDelegated(parent) || filepath.Base(dir) == daemonGroup && hasDir(parent)) {
 		return parent
 	}
 	return dir
@@ -163,6 +163,6 @@ func (m *membership) checkUsable(dir, file string) error {
 	return nil
 }
 
-// ourLeaf is the group of the daemon's own processes: in version 2, a group with processes cannot
+// daemonGroup is the group of the daemon's own processes: in version 2, a group with processes cannot
 // enable controllers for groups below it.
-const ourLeaf = "daemon"
+const daemonGroup = "daemon"

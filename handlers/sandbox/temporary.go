@@ -51,7 +51,7 @@ func (b *Box) MeasureDisk() (used int64, err error) {
 		if err != nil {
 			return err
 		}
-		size, id := onDisk(info)
+		size, id := diskSize(info)
 		if !found[id] {
 			used += max(size, leastFile)
 		}
@@ -115,17 +115,17 @@ const measureEvery = 500 * time.Millisecond
 
 // deleted are the sizes of workers' open files without a name.
 type deleted struct {
-	mu    sync.Mutex
-	when  time.Time
-	sizes map[string]int64 // by directory
+	mu         sync.Mutex
+	measuredAt time.Time
+	sizes      map[string]int64 // by directory
 }
 
 func (d *deleted) sizeIn(c *Confinement, dir string) int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if time.Since(d.when) > measureEvery {
+	if time.Since(d.measuredAt) > measureEvery {
 		d.sizes = openDeleted(c.claim.dir+"/", c.isTemporary)
-		d.when = time.Now()
+		d.measuredAt = time.Now()
 	}
 	return d.sizes[dir]
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onDisk returns the bytes that a file uses on disk, without holes, and its identity.
-func onDisk(info fs.FileInfo) (int64, inode) {
+// diskSize returns the bytes that a file uses on disk, without holes, and its identity.
+func diskSize(info fs.FileInfo) (int64, inode) {
 	if s, known := info.Sys().(*syscall.Stat_t); known {
 		return s.Blocks * 512, inode{s.Dev, s.Ino}
 	}

@@ -80,7 +80,7 @@ func blockedBy(r worker.BlockReport) Blocked {
 // blocks has the blocks of a pool. The zero value has none.
 type blocks struct {
 	mu     sync.Mutex
-	of     map[string]Blocked     // by function
+	byName map[string]Blocked     // by function
 	logged map[string]struct{}    // by function and place
 	recent map[string][]time.Time // the last ones that count towards a quarantine, by function
 }
@@ -89,17 +89,17 @@ type blocks struct {
 func (b *blocks) byFunction() map[string]Blocked {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return maps.Clone(b.of)
+	return maps.Clone(b.byName)
 }
 
 // addBlock adds a block that has ended. It reports whether its function must be quarantined.
 func (b *blocks) addBlock(r worker.BlockReport, now time.Time) (often bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.of == nil {
-		b.of, b.recent = make(map[string]Blocked), make(map[string][]time.Time)
+	if b.byName == nil {
+		b.byName, b.recent = make(map[string]Blocked), make(map[string][]time.Time)
 	}
-	b.of[r.Function] = b.of[r.Function].Plus(blockedBy(r))
+	b.byName[r.Function] = b.byName[r.Function].Plus(blockedBy(r))
 	if r.Time < leastCounted || r.Function == "" {
 		return false
 	}

@@ -16,7 +16,7 @@ import (
 type code struct {
 	functions []worker.Function
 	log       *slog.Logger
-	settled   chan struct{} // closed when the first worker is ready, or none will be
+	loadDone  chan struct{} // closed when the first worker is ready, or none will be
 
 	mu       sync.Mutex
 	async    map[string]bool // by function; empty until a worker has loaded the code
@@ -26,15 +26,15 @@ type code struct {
 }
 
 func newCode(functions []worker.Function, log *slog.Logger) *code {
-	return &code{functions: functions, log: log, settled: make(chan struct{}), async: make(map[string]bool)}
+	return &code{functions: functions, log: log, loadDone: make(chan struct{}), async: make(map[string]bool)}
 }
 
-// noteAnswer records a worker's answer to LOAD. It reports whether that disabled the pool.
-func (c *code) noteAnswer(w *worker.Worker) (disabled bool) {
+// recordLoad records a worker's answer to LOAD. It reports whether that disabled the pool.
+func (c *code) recordLoad(w *worker.Worker) (disabled bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if w.Failed != nil && c.failed == nil {
-		c.disable(&handlers.LoadError{Summary: w.Failed.Summary, Detail: w.Failed.Detail})
+		c.disablePool(&handlers.LoadError{Summary: w.Failed.Summary, Detail: w.Failed.Detail})
 		disabled = true
 	}
 	if w.Ready != nil && len(c.async) == 0 {
@@ -51,21 +51,21 @@ func (c *code) noteAnswer(w *worker.Worker) (disabled bool) {
 	return disabled
 }
 
-// giveUp disables the pool, unless the code has loaded once. It reports whether it did.
-func (c *code) giveUp(why *handlers.LoadError) (disabled bool) {
+// disableUnloaded disables the pool, unless the code has loaded once. It reports whether it did.
+func (c *code) disableUnloaded(why *handlers.LoadError) (disabled bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.async) > 0 || c.failed != nil {
 		return false
 	}
-	c.disable(why)
+	c.disablePool(why)
 	c.wakeWaiters()
 	return true
 }
 
-// disable stops the start of workers. If the code loaded before, no caller waits for the
-// result, so disable logs it. c.mu is held.
-func (c *code) disable(why *handlers.LoadError) {
+// disablePool stops the start of workers. If the code loaded before, no caller waits for the
+// result, so disablePool logs it. c.mu is held.
+func (c *code) disablePool(why *handlers.LoadError) {
 	c.failed = why
 	if len(c.async) > 0 {
 		c.log.Error("the code does not load any more; no worker is started until the daemon is", "error", why.Summary, "detail", why.Detail)
@@ -75,9 +75,9 @@ func (c *code) disable(why *handlers.LoadError) {
 // wakeWaiters wakes all callers that wait for the first worker. c.mu is held.
 func (c *code) wakeWaiters() {
 	select {
-	case <-c.settled:
+	case <-c.loadDone:
 	default:
-		close(c.settled)
+		close(c.loadDone)
 	}
 }
 
@@ -91,7 +91,7 @@ func (c *code) stopWaiting() {
 // waitSettled waits for the first worker.
 func (c *code) waitSettled(ctx context.Context) error {
 	select {
-	case <-c.settled:
+	case <-c.loadDone:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

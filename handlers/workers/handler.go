@@ -49,9 +49,9 @@ func (h *Handler) Slots() *handlers.Slots {
 		return own.Slots()
 	}
 	if h.IsAsync() {
-		return h.pool.room.async
+		return h.pool.slots.async
 	}
-	return h.pool.room.sync
+	return h.pool.slots.sync
 }
 
 // quarantineHandler returns the handler of the function's own workers while it is quarantined, else
@@ -131,12 +131,12 @@ func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []b
 				return own.Handle(ctx, m)
 			}
 		case lost.Alone && !lost.Outside:
-			return nil, lost.How
+			return nil, lost.Err
 		default:
 			if h.pool.cfg.Died != nil {
-				h.pool.cfg.Died(ctx, lost.How)
+				h.pool.cfg.Died(ctx, lost.Err)
 			}
-			h.pool.suspects.NoteSuspect(h.suspectKey(m))
+			h.pool.suspects.MarkSuspect(h.suspectKey(m))
 			return h.runAlone(ctx, m)
 		}
 		w, pickErr := h.pool.roster.pickWorker(ctx)
@@ -158,7 +158,7 @@ func (h *Handler) runOn(ctx context.Context, w *worker.Worker, m *triggers.Messa
 		c.Stateful, c.State = true, state
 	}
 	if !w.Submit(c) {
-		return nil, &worker.Loss{How: errors.New("the worker is gone"), Again: true}
+		return nil, &worker.Loss{Err: errors.New("the worker is gone"), Again: true}
 	}
 	h.pool.watch.wakeUp()
 	return h.awaitCall(w, c, <-c.Replies())
@@ -182,10 +182,10 @@ func (h *Handler) awaitCall(w *worker.Worker, c *worker.Call, r worker.Reply) ([
 	}
 	if lost := r.Lost; lost != nil {
 		if lost.Alone && !lost.Again && !lost.Outside {
-			registry.NoteKiller(m)
+			registry.MarkKiller(m)
 		}
 		if cancelled != nil {
-			return nil, registry.JudgeCancelled(m, w, c, cancelled, lost, lost.How)
+			return nil, registry.JudgeCancelled(m, w, c, cancelled, lost, lost.Err)
 		}
 		return nil, registry.JudgeLost(m, lost)
 	}

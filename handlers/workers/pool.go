@@ -31,7 +31,7 @@ type Pool struct {
 	code       *code
 	roster     roster
 	settings   *settings
-	room       *room
+	slots      *poolSlots
 	launcher   *launcher
 	suspects   *suspects.Registry
 	blocks     *blocks
@@ -51,16 +51,16 @@ func New(cfg Config) *Pool {
 		blocks:   new(blocks),
 	}
 	p.roster = roster{
-		code: p.code, nudges: make(chan struct{}, 1), wanted: cfg.Settings.Processes,
+		code: p.code, wakeups: make(chan struct{}, 1), wanted: cfg.Settings.Processes,
 		changed: make(chan struct{}), restarts: make(map[process.Cause]int),
 	}
-	p.room = &room{roster: &p.roster, settings: p.settings, code: p.code, sync: handlers.NewSlots(0), async: handlers.NewSlots(0)}
+	p.slots = &poolSlots{roster: &p.roster, settings: p.settings, code: p.code, sync: handlers.NewSlots(0), async: handlers.NewSlots(0)}
 	p.launcher = &launcher{
 		starter: &process.Starter{Command: cfg.Command, Confine: cfg.Confine, Log: log},
 		group: worker.NewGroup(worker.Config{
 			App: cfg.App, Functions: cfg.Functions, MaxFrame: cfg.MaxFrame,
 			Unmeasured: cfg.Unmeasured, WatchLoop: cfg.OnBlocked != BlockedOff, Log: log,
-			Settings: p.settings.current, Changed: p.roster.wakeReconciler, RoomChanged: p.room.resizeSlots, Retired: p.roster.countRestart, Blocked: p.handleBlock,
+			Settings: p.settings.current, Changed: p.roster.wakeReconciler, RoomChanged: p.slots.resizeSlots, Retired: p.roster.countRestart, Blocked: p.handleBlock,
 			Lagged: cfg.Lagged, Blocking: cfg.Blocking, Imported: cfg.Imported,
 		}),
 		log: log,
@@ -103,7 +103,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer watch.Wait()
 	defer stopWatch()
 	defer p.stopAll()
-	reconciler := newReconciler(&p.roster, p.code, p.room, p.launcher, &p.cfg)
+	reconciler := newReconciler(&p.roster, p.code, p.slots, p.launcher, &p.cfg)
 	defer reconciler.stop()
 	reconciler.run(ctx)
 	return nil
@@ -181,7 +181,7 @@ func (p *Pool) ApplySettings(s Settings) {
 	for _, m := range members {
 		m.ApplySettings()
 	}
-	p.room.resizeSlots()
+	p.slots.resizeSlots()
 	if s.Processes > 0 {
 		p.Scale(s.Processes)
 	}
@@ -231,18 +231,18 @@ func (p *Pool) RenewWorkers(all bool) {
 		}
 	}
 	if renewed {
-		p.room.resizeSlots()
+		p.slots.resizeSlots()
 		p.roster.wakeReconciler()
 	}
 }
 
-// KeepTogether prevents a function from being moved for blocking the event loop, and moves it back
+// PreventMove prevents a function from being moved for blocking the event loop, and moves it back
 // if it was. In that case, it returns the function's slots, and the caller must call
 // RenewWorkers(true). Otherwise it returns nil.
-func (p *Pool) KeepTogether(function string) (to *handlers.Slots) {
+func (p *Pool) PreventMove(function string) (to *handlers.Slots) {
 	index := p.code.indexOf(function)
-	if index < 0 || !p.quarantine.keepTogether(index) {
+	if index < 0 || !p.quarantine.preventMove(index) {
 		return nil
 	}
-	return p.room.async
+	return p.slots.async
 }

@@ -24,10 +24,10 @@ type quarantine struct {
 	pool  *Pool
 	moved atomic.Pointer[map[string]quarantined] // by function; changed with mu held
 
-	mu     sync.Mutex
-	life   context.Context // of the pools; nil while none can be started
-	moving map[string]bool // functions that are being moved, were moved, or must not be moved
-	pools  sync.WaitGroup
+	mu       sync.Mutex
+	lifetime context.Context // of the pools; nil while none can be started
+	moving   map[string]bool // functions that are being moved, were moved, or must not be moved
+	pools    sync.WaitGroup
 }
 
 // quarantined is a function with its own workers.
@@ -41,10 +41,10 @@ func (q *quarantine) allowMoves(ctx context.Context) (stop func()) {
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.life = life
+	q.lifetime = life
 	return func() {
 		q.mu.Lock()
-		q.life = nil
+		q.lifetime = nil
 		q.mu.Unlock()
 		cancel()
 		q.pools.Wait()
@@ -86,13 +86,13 @@ func (q *quarantine) startMove(function string, why Blocked) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	index := p.code.indexOf(function)
-	if q.life == nil || p.roster.hasEnded() || q.moving[function] || index < 0 {
+	if q.lifetime == nil || p.roster.hasEnded() || q.moving[function] || index < 0 {
 		return
 	}
-	life := q.life
+	life := q.lifetime
 	if tunable, _ := p.code.capabilities(); tunable && !why.Computes && !why.GIL { // others can run while it waits
 		q.moving[function] = true
-		q.pools.Go(func() { q.toThreads(life, uint16(index), why) })
+		q.pools.Go(func() { q.moveToThreads(life, uint16(index), why) })
 		return
 	}
 	if len(p.cfg.Functions) == 1 {
@@ -111,8 +111,8 @@ func (q *quarantine) startMove(function string, why Blocked) {
 	q.pools.Go(func() { q.moveFunction(life, uint16(index), own, why) })
 }
 
-// toThreads makes the workers run a function in their threads.
-func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
+// moveToThreads makes the workers run a function in their threads.
+func (q *quarantine) moveToThreads(ctx context.Context, index uint16, why Blocked) {
 	p := q.pool
 	function := p.cfg.Functions[index].Name
 	p.code.setAsync(function, false)
@@ -122,7 +122,7 @@ func (q *quarantine) toThreads(ctx context.Context, index uint16, why Blocked) {
 		m.ApplySettings()
 	}
 	if p.cfg.Moved != nil {
-		p.cfg.Moved(function, p.room.sync)
+		p.cfg.Moved(function, p.slots.sync)
 	}
 	p.log.LogAttrs(ctx, slog.LevelWarn, "function moved to threads, since it blocks the event loop: it runs there until a reload or a restart replaces the app's workers",
 		slog.String("function", function), slog.String("place", why.Place), slog.Int("threads", settings.Threads), slog.String("instead", why.Advice()))
@@ -172,9 +172,9 @@ func (q *quarantine) redirectCalls(function string, own quarantined) (members []
 	return members, time.Now()
 }
 
-// keepTogether prevents a function from being moved, and moves it back if it was. It reports
+// preventMove prevents a function from being moved, and moves it back if it was. It reports
 // whether it was.
-func (q *quarantine) keepTogether(index int) (back bool) {
+func (q *quarantine) preventMove(index int) (back bool) {
 	p := q.pool
 	function := p.cfg.Functions[index].Name
 	q.mu.Lock()
@@ -210,7 +210,7 @@ func (q *quarantine) replaceWorkers(ctx context.Context, members []*member, func
 	for _, m := range members {
 		m.EachCall(func(c *worker.Call) {
 			if c.Function == function && c.SubmittedAt().Before(began) {
-				m.unwanted.Store(true)
+				m.mustReplace.Store(true)
 			}
 		})
 	}

@@ -34,31 +34,31 @@ const (
 type reconciler struct {
 	roster       *roster
 	code         *code
-	room         *room
+	slots        *poolSlots
 	launcher     *launcher
 	startTimeout time.Duration
 	log          *slog.Logger
 
-	pause *backoff.ExponentialBackOff
-	next  time.Time       // no worker is started before this time
-	duds  int             // workers in a row that died before they had loaded the code
-	died  []process.Cause // the causes of death of workers to be replaced
-	crash time.Time       // of the last crash
+	restartBackoff *backoff.ExponentialBackOff
+	nextStart      time.Time       // no worker is started before this time
+	failedStarts   int             // workers in a row that died before they had loaded the code
+	deathCauses    []process.Cause // the causes of death of workers to be replaced
+	lastCrash      time.Time       // of the last crash
 
 	recycler recycler
 
-	useTemplate bool    // if it is possible
-	template    *member // nil if there is none
-	templates   int     // templates in a row that ended
+	useTemplate    bool    // if it is possible
+	template       *member // nil if there is none
+	templateDeaths int     // templates in a row that ended
 
 	stopping sync.WaitGroup // workers that are being stopped
 }
 
-func newReconciler(roster *roster, code *code, room *room, launcher *launcher, cfg *Config) *reconciler {
+func newReconciler(roster *roster, code *code, room *poolSlots, launcher *launcher, cfg *Config) *reconciler {
 	return &reconciler{
-		roster: roster, code: code, room: room, launcher: launcher,
+		roster: roster, code: code, slots: room, launcher: launcher,
 		startTimeout: cfg.StartTimeout, log: launcher.log,
-		pause: backoff.NewExponentialBackOff(
+		restartBackoff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)),
 		recycler:    recycler{limits: cfg.Recycle},
 		useTemplate: cfg.Template,
@@ -75,8 +75,8 @@ func (r *reconciler) run(ctx context.Context) {
 		} else if r.recycler.limits.needsTimer() {
 			wait = recycleEvery
 		}
-		if !r.recycler.again.IsZero() {
-			until := max(time.Until(r.recycler.again), time.Millisecond)
+		if !r.recycler.nextDue.IsZero() {
+			until := max(time.Until(r.recycler.nextDue), time.Millisecond)
 			if wait == 0 || until < wait {
 				wait = until
 			}
@@ -88,7 +88,7 @@ func (r *reconciler) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.roster.nudges:
+		case <-r.roster.wakeups:
 		case <-again:
 		}
 	}
@@ -103,7 +103,7 @@ func (r *reconciler) stop() {
 }
 
 func (r *reconciler) step() {
-	r.recycler.again = time.Time{}
+	r.recycler.nextDue = time.Time{}
 	members, wanted := r.roster.snapshot()
 	if r.roster.waiting.Load() > 0 {
 		wanted = max(wanted, 1) // a call waits: the worker must not be stopped while it starts
@@ -115,7 +115,7 @@ func (r *reconciler) step() {
 			left = append(left, m)
 		}
 	}
-	able, ordinary := r.tendTemplate(wanted)
+	able, ordinary := r.maintainTemplate(wanted)
 	if ordinary != nil {
 		left = append(left, ordinary)
 	}
@@ -131,21 +131,21 @@ func (r *reconciler) step() {
 	}
 	active -= r.retireWorkers(left, active-wanted)
 	now := time.Now()
-	for ; able && !disabled && active < wanted && !now.Before(r.next); active++ {
+	for ; able && !disabled && active < wanted && !now.Before(r.nextStart); active++ {
 		w, err := r.launcher.startWorker()
 		if err != nil {
 			r.log.Error("cannot start a worker; will try again", "error", err)
-			r.next = now.Add(r.pause.NextBackOff())
+			r.nextStart = now.Add(r.restartBackoff.NextBackOff())
 			break
 		}
-		if len(r.died) > 0 {
-			r.roster.countRestart(r.died[0])
-			r.died = r.died[1:]
+		if len(r.deathCauses) > 0 {
+			r.roster.countRestart(r.deathCauses[0])
+			r.deathCauses = r.deathCauses[1:]
 		}
 		left = append(left, newMember(w, r.recycler.limits))
 	}
 	r.roster.setMembers(left)
-	r.room.resizeSlots()
+	r.slots.resizeSlots()
 }
 
 // checkMember checks one worker and reports whether it stays.
@@ -157,8 +157,8 @@ func (r *reconciler) checkMember(m *member) bool {
 	if m.IsRetiring() {
 		return false
 	}
-	r.died = append(r.died, m.Cause)
-	if r.code.loadFailure() != nil || r.countDud(m) {
+	r.deathCauses = append(r.deathCauses, m.Cause)
+	if r.code.loadFailure() != nil || r.countFailedStart(m) {
 		return false
 	}
 	r.scheduleRestart("a worker died; it will be replaced", m, lived)
@@ -171,13 +171,13 @@ func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 	lived = time.Since(m.Started)
 	select {
 	case <-m.Loaded:
-		if r.code.noteAnswer(m.Worker) {
+		if r.code.recordLoad(m.Worker) {
 			r.roster.wakeCallers()
 		}
-		if !m.noted && m.Ready != nil {
-			m.noted = true
-			r.recycler.startUp, m.counters.readied, m.counters.quiet = lived, time.Now(), time.Now()
-			r.roster.noteStartUp(lived)
+		if !m.startRecorded && m.Ready != nil {
+			m.startRecorded = true
+			r.recycler.startUp, m.counters.readyAt, m.counters.idleSince = lived, time.Now(), time.Now()
+			r.roster.recordStartUp(lived)
 		}
 	default:
 		if lived > r.startTimeout {
@@ -202,29 +202,29 @@ func (r *reconciler) scheduleRestart(what string, m *member, lived time.Duration
 	_, answered := m.CallCounts()
 	switch {
 	case answered > 0:
-		r.next = now
-	case now.Sub(r.crash) > healthy:
-		r.pause.Reset()
-		r.crash, r.next = now, now
+		r.nextStart = now
+	case now.Sub(r.lastCrash) > healthy:
+		r.restartBackoff.Reset()
+		r.lastCrash, r.nextStart = now, now
 	default:
-		delay = r.pause.NextBackOff()
-		r.crash, r.next = now, now.Add(delay)
+		delay = r.restartBackoff.NextBackOff()
+		r.lastCrash, r.nextStart = now, now.Add(delay)
 	}
 	r.log.Warn(what, "worker", m.Process.PID, "error", m.Reason, "lived", lived.Round(time.Millisecond), "in", delay.Round(time.Millisecond))
 }
 
-// countDud counts a worker that died while it loaded the code. It reports whether the pool is now
+// countFailedStart counts a worker that died while it loaded the code. It reports whether the pool is now
 // disabled, because too many have died in a row.
-func (r *reconciler) countDud(m *member) bool {
+func (r *reconciler) countFailedStart(m *member) bool {
 	if r.code.hasLoaded() {
 		return false
 	}
-	if r.duds++; r.duds < maxDuds {
+	if r.failedStarts++; r.failedStarts < maxDuds {
 		return false
 	}
 	why := &handlers.LoadError{Summary: m.Reason.Error(), Detail: m.Process.LastLines()}
-	why.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.duds, why.Summary)
-	if !r.code.giveUp(why) {
+	why.Summary = fmt.Sprintf("%d workers in a row ended while they loaded the code; the last one: %s", r.failedStarts, why.Summary)
+	if !r.code.disableUnloaded(why) {
 		return false
 	}
 	r.roster.wakeCallers()
@@ -250,7 +250,7 @@ func (r *reconciler) retireWorkers(members []*member, n int) (chosen int) {
 	slices.Reverse(byLoad) // among equals the newest go: the oldest will be ready first
 	usable := func(m *member) int {
 		switch {
-		case m == r.recycler.old:
+		case m == r.recycler.recycling:
 			return 0
 		case m.IsUsable():
 			return 2
@@ -266,24 +266,24 @@ func (r *reconciler) retireWorkers(members []*member, n int) (chosen int) {
 			r.log.Debug("a worker retires", "worker", m.Process.PID, "in_flight", m.InFlight())
 			chosen++
 		}
-		if m.IsRetiring() && !m.leaving && m.InFlight() == 0 {
-			m.leaving = true
+		if m.IsRetiring() && !m.stopping && m.InFlight() == 0 {
+			m.stopping = true
 			r.stopping.Go(m.Stop)
 		}
 	}
 	return chosen
 }
 
-// tendTemplate starts the template if it is missing: a process that has loaded the code and runs no
+// maintainTemplate starts the template if it is missing: a process that has loaded the code and runs no
 // calls, from which workers are forked. It reports whether workers can be started now. If the
 // process cannot be forked from, ordinary is that process, which becomes a worker itself.
-func (r *reconciler) tendTemplate(wanted int) (able bool, ordinary *member) {
+func (r *reconciler) maintainTemplate(wanted int) (able bool, ordinary *member) {
 	if !r.useTemplate || r.code.loadFailure() != nil {
 		return true, nil
 	}
 	if r.template != nil {
 		if lived, lives := r.checkProcess(r.template); !lives {
-			if r.templateGone(lived); !r.useTemplate || r.code.loadFailure() != nil {
+			if r.recordTemplateEnd(lived); !r.useTemplate || r.code.loadFailure() != nil {
 				return true, nil
 			}
 		}
@@ -315,18 +315,18 @@ func (r *reconciler) giveUpTemplate(why string) {
 	r.launcher.giveUpTemplate(why)
 }
 
-// templateGone records the end of the template. The workers that were forked from it continue.
-func (r *reconciler) templateGone(lived time.Duration) {
+// recordTemplateEnd records the end of the template. The workers that were forked from it continue.
+func (r *reconciler) recordTemplateEnd(lived time.Duration) {
 	w := r.template
 	r.template = nil
 	r.launcher.setTemplate(nil)
-	if r.code.loadFailure() != nil || r.countDud(w) {
+	if r.code.loadFailure() != nil || r.countFailedStart(w) {
 		return
 	}
 	if lived > healthy {
-		r.templates = 0
+		r.templateDeaths = 0
 	}
-	if r.templates++; r.templates == maxTemplates {
+	if r.templateDeaths++; r.templateDeaths == maxTemplates {
 		r.giveUpTemplate(fmt.Sprintf("%d templates in a row ended; the last one: %v", maxTemplates, w.Reason))
 		return
 	}
@@ -336,13 +336,13 @@ func (r *reconciler) templateGone(lived time.Duration) {
 // startTemplate starts a template, if it is due and workers are wanted.
 func (r *reconciler) startTemplate(wanted int) {
 	now := time.Now()
-	if wanted == 0 || now.Before(r.next) {
+	if wanted == 0 || now.Before(r.nextStart) {
 		return
 	}
 	w, err := r.launcher.startTemplate()
 	if err != nil {
 		r.log.Error("cannot start the template; will try again", "error", err)
-		r.next = now.Add(r.pause.NextBackOff())
+		r.nextStart = now.Add(r.restartBackoff.NextBackOff())
 		return
 	}
 	r.template = newMember(w, r.recycler.limits)

@@ -44,17 +44,17 @@ func (r Recycle) needsTimer() bool { return r.MaxMemory > 0 || r.MaxAge > 0 || r
 // member is a worker of a pool, with its counters for the limits.
 type member struct {
 	*worker.Worker
-	unwanted atomic.Bool // it must be replaced
+	mustReplace atomic.Bool // it must be replaced
 
 	// Used by the reconciler only.
-	leaving  bool // it is being stopped
-	noted    bool // its start-up was recorded
-	counters recycleCounters
+	stopping      bool // it is being stopped
+	startRecorded bool // its start-up was recorded
+	counters      recycleCounters
 }
 
 // newMember returns the record of a worker that was just started.
 func newMember(w *worker.Worker, limits Recycle) *member {
-	m := &member{Worker: w, counters: recycleCounters{share: 1 - jitter*rand.Float64()}}
+	m := &member{Worker: w, counters: recycleCounters{limitShare: 1 - jitter*rand.Float64()}}
 	if limit := m.counters.invocationLimit(limits); limit > 0 {
 		w.NotifyAt(max(limit/2, 1))
 	}
@@ -63,11 +63,11 @@ func newMember(w *worker.Worker, limits Recycle) *member {
 
 // recycleCounters are a worker's counters for the limits.
 type recycleCounters struct {
-	share   float64 // the random part of each limit
-	readied time.Time
-	seen    int // calls at the last check
-	quiet   time.Time
-	weighed time.Time // when its memory was read last
+	limitShare   float64 // the random part of each limit
+	readyAt      time.Time
+	lastCalls    int // calls at the last check
+	idleSince    time.Time
+	memoryReadAt time.Time // when its memory was read last
 }
 
 // invocationLimit returns the number of invocations that the worker may have.
@@ -75,16 +75,16 @@ func (c *recycleCounters) invocationLimit(r Recycle) int {
 	if r.MaxInvocations == 0 {
 		return 0
 	}
-	return max(int(c.share*float64(r.MaxInvocations)), 1)
+	return max(int(c.limitShare*float64(r.MaxInvocations)), 1)
 }
 
 // recycler chooses the workers to be recycled, one after the other.
 type recycler struct {
-	limits  Recycle
-	startUp time.Duration // of a recent worker
-	again   time.Time     // when the next worker is old enough to be recycled; zero: none waits for it
-	old     *member       // being recycled; nil if none is
-	cause   process.Cause
+	limits    Recycle
+	startUp   time.Duration // of a recent worker
+	nextDue   time.Time     // when the next worker is old enough to be recycled; zero: none waits for it
+	recycling *member       // being recycled; nil if none is
+	cause     process.Cause
 }
 
 // limitReached returns the limit that a worker has reached; "" if none.
@@ -99,13 +99,13 @@ func (r *recycler) limitReached(m *member, now time.Time) process.Cause {
 	}
 	cause = r.timeReached(&m.counters, taken, m.InFlight() > 0, now)
 	switch {
-	case m.unwanted.Load():
+	case m.mustReplace.Load():
 		return process.CauseBlocked
 	case cause != "":
 		return cause
-	case r.limits.MaxMemory > 0 && now.Sub(m.counters.weighed) >= recycleEvery:
-		m.counters.weighed = now
-		if float64(process.AnonymousMemory(m.Process.PID)) >= m.counters.share*float64(r.limits.MaxMemory) {
+	case r.limits.MaxMemory > 0 && now.Sub(m.counters.memoryReadAt) >= recycleEvery:
+		m.counters.memoryReadAt = now
+		if float64(process.AnonymousMemory(m.Process.PID)) >= m.counters.limitShare*float64(r.limits.MaxMemory) {
 			return process.CauseAnonymous
 		}
 	}
@@ -120,14 +120,14 @@ func (r *recycler) countReached(c *recycleCounters, taken int, now time.Time) (c
 	// The replacement must be ready when the worker reaches the limit.
 	limit := c.invocationLimit(r.limits)
 	left := limit - taken
-	ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(c.readied), 1)))
-	old := c.readied.Add(max(minLives*r.startUp, minLife))
+	ahead := min(float64(limit)/2, float64(taken)*float64(r.startUp)/float64(max(now.Sub(c.readyAt), 1)))
+	old := c.readyAt.Add(max(minLives*r.startUp, minLife))
 	switch {
 	case float64(left) > ahead:
 		return "", max(taken+1, limit-int(ahead))
 	case now.Before(old):
-		if r.again.IsZero() || old.Before(r.again) {
-			r.again = old
+		if r.nextDue.IsZero() || old.Before(r.nextDue) {
+			r.nextDue = old
 		}
 		return "", 0
 	}
@@ -136,14 +136,14 @@ func (r *recycler) countReached(c *recycleCounters, taken int, now time.Time) (c
 
 // timeReached checks age and idleness.
 func (r *recycler) timeReached(c *recycleCounters, taken int, busy bool, now time.Time) process.Cause {
-	if taken != c.seen || busy {
-		c.seen, c.quiet = taken, now
+	if taken != c.lastCalls || busy {
+		c.lastCalls, c.idleSince = taken, now
 	}
-	scaled := func(limit time.Duration) time.Duration { return time.Duration(c.share * float64(limit)) }
+	scaled := func(limit time.Duration) time.Duration { return time.Duration(c.limitShare * float64(limit)) }
 	switch {
-	case r.limits.MaxAge > 0 && now.Sub(c.readied) >= scaled(r.limits.MaxAge):
+	case r.limits.MaxAge > 0 && now.Sub(c.readyAt) >= scaled(r.limits.MaxAge):
 		return process.CauseAge
-	case r.limits.MaxIdle > 0 && taken > 0 && now.Sub(c.quiet) >= scaled(r.limits.MaxIdle):
+	case r.limits.MaxIdle > 0 && taken > 0 && now.Sub(c.idleSince) >= scaled(r.limits.MaxIdle):
 		return process.CauseIdle
 	}
 	return ""
@@ -160,30 +160,30 @@ func (r *recycler) chooseWorker(members []*member, wanted int) (target int, repl
 		if !m.IsUsable() {
 			continue
 		}
-		if m == r.old {
+		if m == r.recycling {
 			stays = true
 			continue
 		}
 		usable++
-		if r.old == nil && due == nil {
+		if r.recycling == nil && due == nil {
 			if why = r.limitReached(m, now); why != "" {
 				due = m
 			}
 		}
 	}
 	if !stays {
-		r.old = nil
+		r.recycling = nil
 	}
 	if due != nil {
 		usable--
-		r.old, r.cause = due, why
+		r.recycling, r.cause = due, why
 	}
-	if r.old == nil {
+	if r.recycling == nil {
 		return wanted, nil
 	}
 	if usable < wanted {
 		return wanted + 1, nil
 	}
-	replaced, r.old = r.old, nil
+	replaced, r.recycling = r.recycling, nil
 	return wanted, replaced
 }

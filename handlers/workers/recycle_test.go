@@ -22,17 +22,17 @@ func TestRecycleLimits(t *testing.T) {
 		{"too few", Recycle{MaxInvocations: 100}, 50, recycleCounters{}, "", 98},
 		{"the last before its replacement is started", Recycle{MaxInvocations: 100}, 94, recycleCounters{}, "", 96},
 		{"enough", Recycle{MaxInvocations: 100}, 96, recycleCounters{}, process.CauseInvocations, 0},
-		{"enough, and younger than ten starts", Recycle{MaxInvocations: 100}, 200, recycleCounters{readied: now.Add(-4 * time.Second)}, "", 0},
+		{"enough, and younger than ten starts", Recycle{MaxInvocations: 100}, 200, recycleCounters{readyAt: now.Add(-4 * time.Second)}, "", 0},
 		{"young", Recycle{MaxAge: time.Hour}, 1, recycleCounters{}, "", 0},
 		{"of age", Recycle{MaxAge: time.Second}, 1, recycleCounters{}, process.CauseAge, 0},
 		{"it just had something to do", Recycle{MaxIdle: time.Second}, 1, recycleCounters{}, "", 0},
-		{"idle", Recycle{MaxIdle: time.Second}, 1, recycleCounters{seen: 1}, process.CauseIdle, 0},
+		{"idle", Recycle{MaxIdle: time.Second}, 1, recycleCounters{lastCalls: 1}, process.CauseIdle, 0},
 		{"it never had anything to do", Recycle{MaxIdle: time.Second}, 0, recycleCounters{}, "", 0},
 	} {
 		c := test.counters
-		c.share, c.quiet = 1, now.Add(-5*time.Second)
-		if c.readied.IsZero() {
-			c.readied = now.Add(-10 * time.Second)
+		c.limitShare, c.idleSince = 1, now.Add(-5*time.Second)
+		if c.readyAt.IsZero() {
+			c.readyAt = now.Add(-10 * time.Second)
 		}
 		r := &recycler{limits: test.limits, startUp: time.Second / 2}
 		got, check := r.countReached(&c, test.taken, now)
@@ -44,7 +44,7 @@ func TestRecycleLimits(t *testing.T) {
 		}
 	}
 	for limit, want := range map[int]int{0: 0, 1: 1, 2: 1} {
-		c := recycleCounters{share: 0.95}
+		c := recycleCounters{limitShare: 0.95}
 		if got := c.invocationLimit(Recycle{MaxInvocations: limit}); got != want {
 			t.Errorf("a limit of %d is %d for a worker, want %d", limit, got, want)
 		}

@@ -18,7 +18,7 @@ import (
 // workers; any caller changes the target. Calls wait in it for a worker.
 type roster struct {
 	code    *code
-	nudges  chan struct{} // for the reconciler: the state may have changed
+	wakeups chan struct{} // for the reconciler: the state may have changed
 	waiting atomic.Int64  // calls that wait for a worker
 
 	mu       sync.Mutex
@@ -35,7 +35,7 @@ var errEnded = errors.New("the pool has ended")
 // wakeReconciler makes the reconciler take a step.
 func (r *roster) wakeReconciler() {
 	select {
-	case r.nudges <- struct{}{}:
+	case r.wakeups <- struct{}{}:
 	default:
 	}
 }
@@ -154,8 +154,8 @@ func (r *roster) countRestart(why process.Cause) {
 	r.restarts[why]++
 }
 
-// noteStartUp records how long a worker took to load the code.
-func (r *roster) noteStartUp(took time.Duration) {
+// recordStartUp records how long a worker took to load the code.
+func (r *roster) recordStartUp(took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.startUp = took

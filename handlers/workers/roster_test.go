@@ -28,13 +28,13 @@ func TestPickWithoutAWorker(t *testing.T) {
 	}{
 		"the caller's time is up":  {func(_ *Pool, cancel context.CancelFunc) { cancel() }, handlers.ErrNotTried},
 		"the pool ends":            {func(p *Pool, _ context.CancelFunc) { p.roster.markEnded() }, handlers.ErrNotTried},
-		"the code does not load":   {func(p *Pool, _ context.CancelFunc) { p.code.giveUp(disabled); p.roster.wakeCallers() }, disabled},
+		"the code does not load":   {func(p *Pool, _ context.CancelFunc) { p.code.disableUnloaded(disabled); p.roster.wakeCallers() }, disabled},
 		"it did not before it ran": {nil, disabled},
 	} {
 		p := newIdlePool(1)
 		ctx, cancel := context.WithCancel(t.Context())
 		if test.change == nil {
-			p.code.giveUp(disabled)
+			p.code.disableUnloaded(disabled)
 		}
 		picked := make(chan error, 1)
 		go func() {
@@ -60,12 +60,12 @@ func TestPickWithoutAWorker(t *testing.T) {
 func TestPickStartsAWorker(t *testing.T) {
 	p := newIdlePool(1)
 	p.Scale(0)
-	<-p.roster.nudges
+	<-p.roster.wakeups
 	if w, changed, err := p.roster.leastBusy(); w != nil || changed == nil || err != nil {
 		t.Errorf("%v, %v, %v", w, changed, err)
 	}
 	select {
-	case <-p.roster.nudges:
+	case <-p.roster.wakeups:
 	default:
 		t.Error("the reconciler does not take a step")
 	}
@@ -88,10 +88,10 @@ func TestRoomWithoutWorkers(t *testing.T) {
 		p := newIdlePool(1)
 		p.Scale(test.wanted)
 		if test.disabled {
-			p.code.giveUp(&handlers.LoadError{Summary: "no module"})
+			p.code.disableUnloaded(&handlers.LoadError{Summary: "no module"})
 		}
-		p.room.resizeSlots()
-		if sync, async := p.room.sync.Capacity(), p.room.async.Capacity(); sync != test.sync || async != test.async {
+		p.slots.resizeSlots()
+		if sync, async := p.slots.sync.Capacity(), p.slots.async.Capacity(); sync != test.sync || async != test.async {
 			t.Errorf("%s: room for %d and %d; want %d and %d", name, sync, async, test.sync, test.async)
 		}
 	}
@@ -123,17 +123,17 @@ func TestReady(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	loads := &worker.Worker{Handshake: worker.Handshake{Welcome: welcome(), Ready: ready("async")}}
-	if p.code.noteAnswer(loads) {
+	if p.code.recordLoad(loads) {
 		t.Error("it is disabled by a worker that has loaded the code")
 	}
 	if err := p.WaitReady(t.Context()); err != nil || !p.IsAsync("f") || p.IsTunable() {
 		t.Errorf("%v, async %v, tunable %v", err, p.IsAsync("f"), p.IsTunable())
 	}
-	if p.code.giveUp(&handlers.LoadError{}) {
+	if p.code.disableUnloaded(&handlers.LoadError{}) {
 		t.Error("workers that die while they load have it given up, though it has loaded once")
 	}
 	fails := &worker.Worker{Handshake: worker.Handshake{Welcome: welcome(), Failed: failed("gone")}}
-	if !p.code.noteAnswer(fails) || p.code.noteAnswer(fails) {
+	if !p.code.recordLoad(fails) || p.code.recordLoad(fails) {
 		t.Error("it is disabled once")
 	}
 	var loadError *handlers.LoadError

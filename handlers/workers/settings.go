@@ -51,8 +51,8 @@ func (s *settings) runOnLoop(index uint16) bool {
 	return true
 }
 
-// room has the slots for sync and for async functions. The two kinds do not share slots.
-type room struct {
+// poolSlots has the slots for sync and for async functions. The two kinds do not share slots.
+type poolSlots struct {
 	roster      *roster
 	settings    *settings
 	code        *code
@@ -62,7 +62,7 @@ type room struct {
 }
 
 // resizeSlots sets the slots to the capacity of the ready workers.
-func (r *room) resizeSlots() {
+func (r *poolSlots) resizeSlots() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	members, wanted := r.roster.snapshot()

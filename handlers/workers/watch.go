@@ -45,7 +45,7 @@ func (w *watch) watchCalls(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !w.untilIdle(ctx) {
+		if !w.watchUntilIdle(ctx) {
 			return
 		}
 		w.awake.Store(false)
@@ -55,8 +55,8 @@ func (w *watch) watchCalls(ctx context.Context) {
 	}
 }
 
-// untilIdle watches until nothing is in flight. It returns false if ctx ends first.
-func (w *watch) untilIdle(ctx context.Context) bool {
+// watchUntilIdle watches until nothing is in flight. It returns false if ctx ends first.
+func (w *watch) watchUntilIdle(ctx context.Context) bool {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	began := time.Now()
@@ -66,7 +66,7 @@ func (w *watch) untilIdle(ctx context.Context) bool {
 		case <-tick.C:
 			now := time.Now() // the time of the tick may be old
 			if gap := now.Sub(last); gap > standstill {
-				w.stoodStill(gap)
+				w.addStandstill(gap)
 				began, spare = now, now.Add(catchUp)
 			}
 			last = now
@@ -93,8 +93,8 @@ func (w *watch) checkCalls(now time.Time) (busy bool) {
 	return busy
 }
 
-// stoodStill handles a standstill of the daemon: it makes no call late, and no worker silent.
-func (w *watch) stoodStill(gap time.Duration) {
+// addStandstill handles a standstill of the daemon: it makes no call late, and no worker silent.
+func (w *watch) addStandstill(gap time.Duration) {
 	w.log.Warn("the daemon was suspended: it was stopped, or the machine slept or had no CPU time; no call uses an attempt for that", "for", gap.Round(100*time.Millisecond))
 	for _, one := range w.workers() {
 		one.AddLost(gap)

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// affinity returns the processors that this process may run on. It includes the effect of a
+// allowedCPUs returns the processors that this process may run on. It includes the effect of a
 // cpuset cgroup and of taskset(1).
-func affinity() (cpus map[int]bool, known bool) {
+func allowedCPUs() (cpus map[int]bool, known bool) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(os.Getpid(), &set); err != nil || set.Count() == 0 {
 		return nil, false // more processors than the set has room for

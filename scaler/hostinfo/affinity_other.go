@@ -2,4 +2,4 @@
 
 package hostinfo
 
-func affinity() (cpus map[int]bool, known bool) { return nil, false }
+func allowedCPUs() (cpus map[int]bool, known bool) { return nil, false }

@@ -18,8 +18,8 @@ type group struct {
 
 // findGroups finds the groups of this process, if they have changed.
 func (r *Reader) findGroups() error {
-	text, err := r.read("proc/self/cgroup")
-	if err != nil && !absent(err) {
+	text, err := r.readFile("proc/self/cgroup")
+	if err != nil && !isAbsent(err) {
 		return err
 	}
 	if text == r.groups {
@@ -34,14 +34,14 @@ func (r *Reader) findGroups() error {
 		root, point := unescape.Replace(m.Root), unescape.Replace(m.MountPoint)
 		switch m.FSType {
 		case "cgroup2":
-			own := above(root, point, groupOf(text, ""), true)
+			own := groupsAbove(root, point, groupOf(text, ""), true)
 			r.cpu, r.memory = append(r.cpu, own...), append(r.memory, own...)
 		case "cgroup":
 			if _, found := m.SuperOptions["cpu"]; found {
-				r.cpu = append(r.cpu, above(root, point, groupOf(text, "cpu"), false)...)
+				r.cpu = append(r.cpu, groupsAbove(root, point, groupOf(text, "cpu"), false)...)
 			}
 			if _, found := m.SuperOptions["memory"]; found {
-				r.memory = append(r.memory, above(root, point, groupOf(text, "memory"), false)...)
+				r.memory = append(r.memory, groupsAbove(root, point, groupOf(text, "memory"), false)...)
 			}
 		}
 	}
@@ -64,17 +64,17 @@ func groupOf(groups, controller string) string {
 	return ""
 }
 
-// above returns a group and those above it that the mount shows. A group that is not below the
+// groupsAbove returns a group and those above it that the mount shows. A group that is not below the
 // mounted one, such as in a namespace that the process has left, is not visible.
-func above(root, point, own string, v2 bool) (groups []group) {
-	if own == "" || outside(own) {
+func groupsAbove(root, point, own string, v2 bool) (groups []group) {
+	if own == "" || isOutside(own) {
 		return nil
 	}
-	if outside(root) { // mounted from outside of the namespace: the groups between are unknown
+	if isOutside(root) { // mounted from outside of the namespace: the groups between are unknown
 		return []group{{point, v2}}
 	}
 	rel, err := filepath.Rel(root, own)
-	if err != nil || outside("/"+rel) {
+	if err != nil || isOutside("/"+rel) {
 		return nil
 	}
 	for ; rel != "."; rel = filepath.Dir(rel) {
@@ -83,8 +83,8 @@ func above(root, point, own string, v2 bool) (groups []group) {
 	return append(groups, group{point, v2})
 }
 
-// outside reports whether a group is not below the root of the namespace.
-func outside(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
+// isOutside reports whether a group is not below the root of the namespace.
+func isOutside(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
 
 // lookAtCPU lowers Cores to the lowest quota.
 func (r *Reader) lookAtCPU(m *Machine) error {
@@ -107,40 +107,40 @@ func (r *Reader) lookAtCPU(m *Machine) error {
 
 // quotaV2 reads "50000 100000": a quota in µs per period in µs; "max" is no quota.
 func (r *Reader) quotaV2(dir string) (cores float64, err error) {
-	text, err := r.read(filepath.Join(dir, "cpu.max"))
+	text, err := r.readFile(filepath.Join(dir, "cpu.max"))
 	if err != nil {
-		return none(err)
+		return noLimit(err)
 	}
 	quota, period, _ := strings.Cut(strings.TrimSpace(text), " ")
 	if quota == "max" {
 		return math.Inf(1), nil
 	}
-	return share(quota, period)
+	return quotaCores(quota, period)
 }
 
 func (r *Reader) quotaV1(dir string) (cores float64, err error) {
-	quota, err := r.read(filepath.Join(dir, "cpu.cfs_quota_us"))
+	quota, err := r.readFile(filepath.Join(dir, "cpu.cfs_quota_us"))
 	if err != nil {
-		return none(err)
+		return noLimit(err)
 	}
 	if quota = strings.TrimSpace(quota); quota == "-1" {
 		return math.Inf(1), nil
 	}
-	period, err := r.read(filepath.Join(dir, "cpu.cfs_period_us"))
+	period, err := r.readFile(filepath.Join(dir, "cpu.cfs_period_us"))
 	if err != nil {
-		return none(err)
+		return noLimit(err)
 	}
-	return share(quota, strings.TrimSpace(period))
+	return quotaCores(quota, strings.TrimSpace(period))
 }
 
-func none(err error) (float64, error) {
-	if absent(err) {
+func noLimit(err error) (float64, error) {
+	if isAbsent(err) {
 		err = nil
 	}
 	return math.Inf(1), err
 }
 
-func share(quota, period string) (cores float64, err error) {
+func quotaCores(quota, period string) (cores float64, err error) {
 	q, err := strconv.ParseUint(quota, 10, 63)
 	p, err2 := strconv.ParseUint(period, 10, 63)
 	if err != nil || err2 != nil || q == 0 || p == 0 {
@@ -151,7 +151,7 @@ func share(quota, period string) (cores float64, err error) {
 
 // lookAtMemory reads the machine's memory, and lowers it to the lowest limit.
 func (r *Reader) lookAtMemory(m *Machine) error {
-	total, available, err := r.meminfo()
+	total, available, err := r.readMeminfo()
 	errs := []error{err}
 	limit, by := total, "memory"
 	for _, g := range r.memory {
@@ -162,7 +162,7 @@ func (r *Reader) lookAtMemory(m *Machine) error {
 		limited := uint64(math.MaxUint64)
 		for _, name := range files {
 			name = filepath.Join(g.dir, name)
-			n, err := r.limit(name)
+			n, err := r.readLimit(name)
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -172,7 +172,7 @@ func (r *Reader) lookAtMemory(m *Machine) error {
 			}
 		}
 		if limited < total { // version 1 represents "no limit" as a large number
-			used, err := r.used(g)
+			used, err := r.usedMemory(g)
 			if err != nil {
 				errs = append(errs, err)
 			} else {
@@ -186,15 +186,15 @@ func (r *Reader) lookAtMemory(m *Machine) error {
 	return errors.Join(errs...)
 }
 
-// meminfo returns the machine's total and available memory, in bytes.
-func (r *Reader) meminfo() (total, available uint64, err error) {
-	text, err := r.read("proc/meminfo")
+// readMeminfo returns the machine's total and available memory, in bytes.
+func (r *Reader) readMeminfo() (total, available uint64, err error) {
+	text, err := r.readFile("proc/meminfo")
 	if err != nil {
 		return 0, 0, err
 	}
-	total, err = number(text, "MemTotal:")
+	total, err = numberAfter(text, "MemTotal:")
 	if err == nil {
-		available, err = number(text, "MemAvailable:")
+		available, err = numberAfter(text, "MemAvailable:")
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("%s: %w", r.path("proc/meminfo"), err)
@@ -202,8 +202,8 @@ func (r *Reader) meminfo() (total, available uint64, err error) {
 	return total * 1024, available * 1024, nil
 }
 
-// number returns the number after a name at the start of a line.
-func number(text, name string) (uint64, error) {
+// numberAfter returns the number after a name at the start of a line.
+func numberAfter(text, name string) (uint64, error) {
 	for line := range strings.Lines(text) {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
 			return strconv.ParseUint(fields[1], 10, 64)
@@ -212,11 +212,11 @@ func number(text, name string) (uint64, error) {
 	return 0, fmt.Errorf("there is no %s", strings.TrimSuffix(name, ":"))
 }
 
-// limit returns a limit in bytes; math.MaxUint64 is none.
-func (r *Reader) limit(name string) (uint64, error) {
-	text, err := r.read(name)
+// readLimit returns a limit in bytes; math.MaxUint64 is none.
+func (r *Reader) readLimit(name string) (uint64, error) {
+	text, err := r.readFile(name)
 	if err != nil {
-		_, err = none(err)
+		_, err = noLimit(err)
 		return math.MaxUint64, err
 	}
 	if text = strings.TrimSpace(text); text == "max" {
@@ -229,15 +229,15 @@ func (r *Reader) limit(name string) (uint64, error) {
 	return n, nil
 }
 
-// used returns the memory in use by a group, in bytes, without inactive file caches, which the
+// usedMemory returns the memory in use by a group, in bytes, without inactive file caches, which the
 // kernel reclaims first and at no cost.
-func (r *Reader) used(g group) (uint64, error) {
+func (r *Reader) usedMemory(g group) (uint64, error) {
 	file, cache := "memory.usage_in_bytes", "total_inactive_file"
 	if g.v2 {
 		file, cache = "memory.current", "inactive_file"
 	}
 	file = filepath.Join(g.dir, file)
-	text, err := r.read(file)
+	text, err := r.readFile(file)
 	if err != nil {
 		return 0, err
 	}
@@ -245,11 +245,11 @@ func (r *Reader) used(g group) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: %q is no number of bytes", r.path(file), strings.TrimSpace(text))
 	}
-	text, err = r.read(filepath.Join(g.dir, "memory.stat"))
+	text, err = r.readFile(filepath.Join(g.dir, "memory.stat"))
 	if err != nil {
 		return used, nil
 	}
-	cached, err := number(text, cache)
+	cached, err := numberAfter(text, cache)
 	if err != nil {
 		return used, nil
 	}

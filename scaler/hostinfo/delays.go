@@ -31,11 +31,11 @@ func newDelays(root string) *Delays {
 	return d
 }
 
-// Since returns the total waiting time of the threads of the processes since the last call: two
+// WaitedSince returns the total waiting time of the threads of the processes since the last call: two
 // threads that waited for a second are two seconds. A process that was not in the last call
 // adds nothing yet; one that has ended adds nothing more. known is false if the kernel does not
 // count it.
-func (d *Delays) Since(pids []int) (waited time.Duration, known bool) {
+func (d *Delays) WaitedSince(pids []int) (waited time.Duration, known bool) {
 	if !d.known {
 		return 0, false
 	}

@@ -17,7 +17,7 @@ func TestDelays(t *testing.T) {
 	d := newDelays(tr.dir)
 	want := func(want time.Duration, pids ...int) {
 		t.Helper()
-		got, known := d.Since(pids)
+		got, known := d.WaitedSince(pids)
 		if !known || got != want {
 			t.Errorf("got %v, %v; want %v", got, known, want)
 		}
@@ -46,10 +46,10 @@ func TestDelays(t *testing.T) {
 func TestDelaysThatTheKernelDoesNotCount(t *testing.T) {
 	tr := newTree(t)
 	tr.waited(10, 10, time.Hour)
-	if waited, known := newDelays(tr.dir).Since([]int{10}); known || waited != 0 {
+	if waited, known := newDelays(tr.dir).WaitedSince([]int{10}); known || waited != 0 {
 		t.Errorf("got %v, %v", waited, known)
 	}
-	if _, known := newDelays(tr.dir + "/none").Since(nil); known {
+	if _, known := newDelays(tr.dir + "/none").WaitedSince(nil); known {
 		t.Error("known without a /proc")
 	}
 }

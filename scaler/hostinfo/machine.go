@@ -3,8 +3,8 @@
 // processor.
 //
 // It reads /proc and cgroups of version 1 and 2, on Linux. Elsewhere only the number of
-// processors is known. It writes nothing, and keeps no file open. A Look takes some tenths of a
-// millisecond, and Since some hundredths for each thread, so once or twice a second costs
+// processors is known. It writes nothing, and keeps no file open. ReadMachine takes some tenths of a
+// millisecond, and WaitedSince some hundredths for each thread, so once or twice a second costs
 // almost nothing. Each call reads the limits again: they change while a process runs, by an
 // operator, by an autoscaler, or because the process is moved to another group.
 //
@@ -27,7 +27,7 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// Machine is the result of one Look.
+// Machine is the result of ReadMachine.
 type Machine struct {
 	// Known reports whether /proc can be read. Otherwise only CPUs and Cores are known.
 	Known bool
@@ -61,10 +61,10 @@ type Machine struct {
 // waited for a resource, 0 to 100. NaN is unknown: not all kernels measure it.
 type Pressure struct{ CPU, Memory float64 }
 
-// Others returns how many cores others kept busy between two results of Look, of the CPUs that
+// OthersBusy returns how many cores others kept busy between two results of ReadMachine, of the CPUs that
 // this process may run on. ours is the CPU time of the daemon's own processes meanwhile,
 // including the caller's, and elapsed the time between the two. NaN is unknown.
-func Others(before, now Machine, ours, elapsed time.Duration) float64 {
+func OthersBusy(before, now Machine, ours, elapsed time.Duration) float64 {
 	if !before.Known || !now.Known || before.CPUs != now.CPUs || elapsed <= 0 {
 		return math.NaN()
 	}
@@ -83,7 +83,7 @@ type Reader struct {
 }
 
 // New returns a reader of this machine.
-func New() *Reader { return newReader("/", affinity) }
+func New() *Reader { return newReader("/", allowedCPUs) }
 
 func newReader(root string, affinity func() (map[int]bool, bool)) *Reader {
 	r := &Reader{root: root, affinity: affinity}
@@ -95,9 +95,9 @@ func newReader(root string, affinity func() (map[int]bool, bool)) *Reader {
 
 func (r *Reader) path(name string) string { return filepath.Join(r.root, name) }
 
-// Look reads the current state. A value that cannot be read or understood is ignored, and is in
+// ReadMachine reads the current state. A value that cannot be read or understood is ignored, and is in
 // the error; the rest of the Machine is valid. A missing file is not an error.
-func (r *Reader) Look() (Machine, error) {
+func (r *Reader) ReadMachine() (Machine, error) {
 	allowed, known := r.affinity()
 	m := Machine{Known: r.known, CPUs: len(allowed), CoresBy: "processors"}
 	if !known {
@@ -109,18 +109,18 @@ func (r *Reader) Look() (Machine, error) {
 		return m, nil
 	}
 	var errs []error
-	if text, err := r.read("proc/stat"); err != nil {
+	if text, err := r.readFile("proc/stat"); err != nil {
 		errs = append(errs, err)
 		m.Known = false
-	} else if m.Busy, err = busy(text, allowed); err != nil {
+	} else if m.Busy, err = busyTime(text, allowed); err != nil {
 		errs = append(errs, fmt.Errorf("%s: %w", r.path("proc/stat"), err))
 		m.Known = false
 	}
 	errs = append(errs, r.findGroups(), r.lookAtCPU(&m), r.lookAtMemory(&m))
 	var err error
-	m.Pressure.CPU, err = r.pressure("cpu")
+	m.Pressure.CPU, err = r.readPressure("cpu")
 	errs = append(errs, err)
-	m.Pressure.Memory, err = r.pressure("memory")
+	m.Pressure.Memory, err = r.readPressure("memory")
 	errs = append(errs, err)
 	return m, errors.Join(errs...)
 }
@@ -128,9 +128,9 @@ func (r *Reader) Look() (Machine, error) {
 // tick is the unit of /proc/stat: on Linux, on all architectures.
 const tick = time.Second / 100
 
-// busy returns the sum of the busy times in /proc/stat of the allowed processors; nil allows
+// busyTime returns the sum of the busy times in /proc/stat of the allowed processors; nil allows
 // all.
-func busy(text string, allowed map[int]bool) (time.Duration, error) {
+func busyTime(text string, allowed map[int]bool) (time.Duration, error) {
 	var ticks uint64
 	seen := false
 	for line := range strings.Lines(text) {
@@ -172,10 +172,10 @@ func busy(text string, allowed map[int]bool) (time.Duration, error) {
 	return time.Duration(ticks) * tick, nil
 }
 
-func (r *Reader) pressure(resource string) (float64, error) {
+func (r *Reader) readPressure(resource string) (float64, error) {
 	stats, err := r.proc.PSIStatsForResource(resource)
 	switch {
-	case absent(err):
+	case isAbsent(err):
 		return math.NaN(), nil
 	case err != nil:
 		return math.NaN(), fmt.Errorf("%s: %w", r.path("proc/pressure/"+resource), err)
@@ -185,15 +185,15 @@ func (r *Reader) pressure(resource string) (float64, error) {
 	return stats.Some.Avg10, nil
 }
 
-// read returns the contents of a file.
-func (r *Reader) read(name string) (string, error) {
+// readFile returns the contents of a file.
+func (r *Reader) readFile(name string) (string, error) {
 	text, err := os.ReadFile(r.path(name))
 	return string(text), err
 }
 
-// absent reports whether a read failed because there is nothing to read: no such file, a
+// isAbsent reports whether a read failed because there is nothing to read: no such file, a
 // removed group, or a feature that the kernel lacks.
-func absent(err error) bool {
+func isAbsent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.ENOTDIR) ||
 		errors.Is(err, syscall.EOPNOTSUPP)
 }

@@ -72,7 +72,7 @@ func (tr tree) reader() *Reader { return newReader(tr.dir, all(4)) }
 // look is one that has nothing to complain of.
 func (tr tree) look(r *Reader) Machine {
 	tr.t.Helper()
-	m, err := r.Look()
+	m, err := r.ReadMachine()
 	if err != nil {
 		tr.t.Fatal(err)
 	}
@@ -117,14 +117,14 @@ func TestPressureThatIsNotMeasured(t *testing.T) {
 }
 
 func TestNothingToRead(t *testing.T) {
-	m, err := newReader(filepath.Join(t.TempDir(), "none"), affinity).Look()
+	m, err := newReader(filepath.Join(t.TempDir(), "none"), allowedCPUs).ReadMachine()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.Known || m.CPUs < 1 || m.Cores != float64(m.CPUs) || m.MemoryLimit != 0 || m.Busy != 0 || !math.IsNaN(m.Pressure.CPU) {
 		t.Errorf("got %+v", m)
 	}
-	if others := Others(m, m, 0, time.Second); !math.IsNaN(others) {
+	if others := OthersBusy(m, m, 0, time.Second); !math.IsNaN(others) {
 		t.Errorf("others: %v", others)
 	}
 }
@@ -159,7 +159,7 @@ func TestGarbage(t *testing.T) {
 		tr.write("sys/fs/cgroup/app/memory.max", "1073741824\n")
 		tr.write("sys/fs/cgroup/app/memory.current", "0\n")
 		tr.write(c.file, c.text)
-		m, err := tr.reader().Look()
+		m, err := tr.reader().ReadMachine()
 		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s with %q: the error is %v", c.file, c.text, err)
 		}
@@ -182,7 +182,7 @@ func TestOthers(t *testing.T) {
 		{at(0), Machine{Known: true, CPUs: 3, Busy: time.Hour}, 0, time.Second, math.NaN()},
 		{at(0), Machine{CPUs: 4}, 0, time.Second, math.NaN()},
 	} {
-		got := Others(c.before, c.now, c.ours, c.elapsed)
+		got := OthersBusy(c.before, c.now, c.ours, c.elapsed)
 		if got != c.want && !(math.IsNaN(got) && math.IsNaN(c.want)) {
 			t.Errorf("Others(%v, %v, %v, %v) = %v, want %v", c.before, c.now, c.ours, c.elapsed, got, c.want)
 		}

@@ -9,7 +9,7 @@ import (
 // The machine that the tests run on.
 func TestThisMachine(t *testing.T) {
 	r := New()
-	before, err := r.Look()
+	before, err := r.ReadMachine()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,20 +24,20 @@ func TestThisMachine(t *testing.T) {
 		t.Errorf("got %+v", before)
 	}
 	delays := NewDelays()
-	if _, known := delays.Since([]int{os.Getpid()}); !known {
+	if _, known := delays.WaitedSince([]int{os.Getpid()}); !known {
 		t.Log("this kernel does not count for how long threads wait")
 	}
 	// Work until it shows: 100 ms of it.
 	start := time.Now()
 	for now := before; now.Busy < before.Busy+100*time.Millisecond; {
-		if now, err = r.Look(); err != nil {
+		if now, err = r.ReadMachine(); err != nil {
 			t.Fatal(err)
 		}
 		if time.Since(start) > time.Minute {
 			t.Fatalf("a minute's work does not show: %+v", now)
 		}
 	}
-	if waited, _ := delays.Since([]int{os.Getpid()}); waited < 0 || waited > time.Hour {
+	if waited, _ := delays.WaitedSince([]int{os.Getpid()}); waited < 0 || waited > time.Hour {
 		t.Errorf("waited %v", waited)
 	}
 }
@@ -45,7 +45,7 @@ func TestThisMachine(t *testing.T) {
 func BenchmarkLook(b *testing.B) {
 	r := New()
 	for b.Loop() {
-		if _, err := r.Look(); err != nil {
+		if _, err := r.ReadMachine(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -54,6 +54,6 @@ func BenchmarkLook(b *testing.B) {
 func BenchmarkDelays(b *testing.B) {
 	d, pids := NewDelays(), []int{os.Getpid()}
 	for b.Loop() {
-		d.Since(pids)
+		d.WaitedSince(pids)
 	}
 }

@@ -162,7 +162,7 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
 	now := reading{at: at, pool: t.pool.CPU(), daemon: telemetry.ProcessCPU(), measures: make(map[string]worker.Measures)}
-	now.machine, _ = t.machine.Look() // values that cannot be read are unknown
+	now.machine, _ = t.machine.ReadMachine() // values that cannot be read are unknown
 	t.mu.Lock()
 	every := memoryEvery
 	if p := t.decision.Phase; p == autotune.PhaseHold || p == autotune.PhaseIdle || p == autotune.PhaseExplicit {
@@ -183,11 +183,11 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	if !first {
 		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()
 		s.Daemon = (now.daemon - last.daemon).Seconds() / elapsed.Seconds()
-		if others := hostinfo.Others(last.machine, now.machine, now.pool-last.pool+now.daemon-last.daemon, elapsed); !math.IsNaN(others) {
+		if others := hostinfo.OthersBusy(last.machine, now.machine, now.pool-last.pool+now.daemon-last.daemon, elapsed); !math.IsNaN(others) {
 			s.Others = others
 		}
 	}
-	if waited, known := t.delays.Since(stats.PIDs); known && !first {
+	if waited, known := t.delays.WaitedSince(stats.PIDs); known && !first {
 		s.RunQueue = waited.Seconds() / elapsed.Seconds()
 		t.mu.Lock()
 		t.delayed += waited

@@ -52,7 +52,7 @@ func (t *tuner) adoptDecision(now autotune.Decision, err error) {
 		if u.Moved == "" {
 			continue
 		}
-		if to := t.pool.KeepTogether(u.Moved); to != nil {
+		if to := t.pool.PreventMove(u.Moved); to != nil {
 			t.move(u.Moved, to)
 			t.pool.RenewWorkers(true)
 		}

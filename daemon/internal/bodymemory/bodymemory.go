@@ -28,7 +28,7 @@ func DaemonLimit(cfg *configs.Config) int64 {
 	if cfg.InFlightMemory > 0 {
 		return int64(cfg.InFlightMemory)
 	}
-	found, err := hostinfo.New().Look()
+	found, err := hostinfo.New().ReadMachine()
 	if err != nil || found.MemoryLimit == 0 {
 		return fallbackBodies
 	}

@@ -88,8 +88,8 @@ type SystemCall struct {
 	Addresses bool `json:"addresses"`
 }
 
-// ErrUnsaid is the verdict on a stage that ended without a report.
-var ErrUnsaid = errors.New("the launch stage ended before it ran the command")
+// ErrNoReport is the verdict on a stage that ended without a report.
+var ErrNoReport = errors.New("the launch stage ended before it ran the command")
 
 // refusal is the stage's report of a failed step.
 type refusal struct {
@@ -97,8 +97,8 @@ type refusal struct {
 	Error string `json:"error"`
 }
 
-// said is the byte with which the stage reports that all steps have succeeded.
-const said = '.'
+// reportOK is the byte with which the stage reports that all steps have succeeded.
+const reportOK = '.'
 
 // SendSpec writes a Spec to the daemon's end of the socket. It is called before the start.
 func SendSpec(w io.Writer, s Spec) error {
@@ -121,13 +121,13 @@ func StageArgs(fd int, path string, args []string) []string {
 }
 
 // ReadVerdict reads the stage's report until its end. It returns nil if all steps succeeded and the
-// command ran, the step that failed and why, or ErrUnsaid.
+// command ran, the step that failed and why, or ErrNoReport.
 func ReadVerdict(r io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxSpec))
 	if len(text) == 0 {
-		return errors.Join(ErrUnsaid, err)
+		return errors.Join(ErrNoReport, err)
 	}
-	if text[0] == said {
+	if text[0] == reportOK {
 		text = text[1:]
 	}
 	if len(text) == 0 {

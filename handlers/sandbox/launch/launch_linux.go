@@ -55,7 +55,7 @@ func performSteps(socket io.ReadWriter, fd int, path string, argv []string) (str
 			return s.name, err
 		}
 	}
-	if _, err := socket.Write([]byte{said}); err != nil {
+	if _, err := socket.Write([]byte{reportOK}); err != nil {
 		return "starting", err // the daemon has ended
 	}
 	if path == "" {

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// errWaits means that the call is answered later.
-	errWaits = syscall.Errno(1 << 20)
-	// errOwn makes the kernel perform the call as the worker's own.
-	errOwn = syscall.Errno(1<<20 + 1)
+	// errPending means that the call is answered later.
+	errPending = syscall.Errno(1 << 20)
+	// errLetThrough makes the kernel perform the call as the worker's own.
+	errLetThrough = syscall.Errno(1<<20 + 1)
 )
 
 // notification is struct seccomp_notif: a call whose thread waits for a response.
@@ -50,13 +50,13 @@ var waiters = make(chan struct{}, 64)
 
 // server serves the calls of one listener.
 type server struct {
-	rules   Rules
-	pidfd   int // of the last calling thread; -1 if there is none
-	thread  uint32
-	waiting sync.WaitGroup
-	room    chan struct{}
-	data    []byte     // buffer of messages that are sent at once
-	mode    sync.Mutex // held while a socket is temporarily non-blocking
+	rules     Rules
+	pidfd     int // of the last calling thread; -1 if there is none
+	thread    uint32
+	waiting   sync.WaitGroup
+	waitSlots chan struct{}
+	data      []byte     // buffer of messages that are sent at once
+	mode      sync.Mutex // held while a socket is temporarily non-blocking
 }
 
 // call is a system call of a worker.
@@ -91,7 +91,7 @@ func ioctl(fd int, request uintptr, argument unsafe.Pointer) syscall.Errno {
 func (c *call) sendResponse(listener int, err syscall.Errno) {
 	c.closeFiles()
 	r := response{id: c.id}
-	if err == errOwn {
+	if err == errLetThrough {
 		r.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	} else if value, err := c.returnValue(err); err != 0 {
 		r.err = -int32(err)
@@ -150,7 +150,7 @@ func errnoOf(err error) syscall.Errno {
 // there are too many.
 func (c *call) continueLater(try func(listener int) syscall.Errno) syscall.Errno {
 	select {
-	case c.server.room <- struct{}{}:
+	case c.server.waitSlots <- struct{}{}:
 	default:
 		return unix.EAGAIN
 	}
@@ -159,7 +159,7 @@ func (c *call) continueLater(try func(listener int) syscall.Errno) syscall.Errno
 		until = time.Now().Add(time.Duration(limit.Nano()))
 	}
 	c.server.waiting.Go(func() {
-		defer func() { <-c.server.room }()
+		defer func() { <-c.server.waitSlots }()
 		looked, done := time.Now(), false
 		for !done {
 			c.awaitWritable()
@@ -185,7 +185,7 @@ func (c *call) continueLater(try func(listener int) syscall.Errno) syscall.Errno
 		}
 		c.closeFiles()
 	})
-	return errWaits
+	return errPending
 }
 
 // awaitWritable waits until the socket is writable, at most one tick.

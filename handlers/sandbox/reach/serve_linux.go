@@ -17,7 +17,7 @@ func Serve(listener *os.File, rules Rules) {
 	if err != nil {
 		return // the listener is closed
 	}
-	s := &server{rules: rules, pidfd: -1, room: make(chan struct{}, maxWaiting)}
+	s := &server{rules: rules, pidfd: -1, waitSlots: make(chan struct{}, maxWaiting)}
 	_ = conn.Read(func(fd uintptr) (end bool) { return s.receiveCalls(int(fd), conn) })
 	s.closePidfd()
 	_ = listener.Close() // so that waiting calls end
@@ -47,7 +47,7 @@ func (s *server) receiveCalls(listener int, conn syscall.RawConn) (end bool) {
 			return true
 		}
 		c := &call{server: s, notification: n, conn: conn, socket: -1}
-		if err := c.performCall(listener); err != errWaits {
+		if err := c.performCall(listener); err != errPending {
 			c.sendResponse(listener, err)
 		}
 	}
@@ -64,7 +64,7 @@ func (c *call) performCall(listener int) (err syscall.Errno) {
 			return err
 		}
 		if c.family == unix.AF_UNIX {
-			return errOwn
+			return errLetThrough
 		}
 	}
 	switch c.nr {

@@ -133,11 +133,11 @@ var loadChecks = []check{
 		},
 	},
 	{
-		name: "load/missing-module", rule: "the code does not load",
+		name: "load/missing-module", rule: "the code failed to load",
 		run: func(s *session) { expectNotLoaded(s, s.target.Module+"_missing", "echo", s.target.Module+"_missing") },
 	},
 	{
-		name: "load/missing-function", rule: "the code does not load",
+		name: "load/missing-function", rule: "the code failed to load",
 		run: func(s *session) { expectNotLoaded(s, s.target.Module, "no_such_function", "no_such_function") },
 	},
 	{
@@ -150,7 +150,7 @@ var loadChecks = []check{
 		},
 	},
 	{
-		name: "load/one-of-two", rule: "the code does not load",
+		name: "load/one-of-two", rule: "the code failed to load",
 		run: func(s *session) {
 			s.handshake()
 			l := s.loadFrame("echo", "say")

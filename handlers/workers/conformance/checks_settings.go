@@ -123,7 +123,7 @@ var settingsChecks = []check{
 		name: "settings/away", modes: []mode{async}, needs: protocol.CanSettings, rule: "each call of these functions that has not begun is answered \"not tried\" at once",
 		run: func(s *session) {
 			s.loadApp()
-			away := driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: 1, Coroutines: 1, Away: []uint16{uint16(slices.Index(functions, "echo"))}})
+			away := driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: 1, Coroutines: 1, Revoked: []uint16{uint16(slices.Index(functions, "echo"))}})
 			s.Send(invokeFrame(0, "echo", "x"), invokeFrame(1, "sleep", "300"), invokeFrame(2, "echo", "x"), away, invokeFrame(3, "echo", "x"))
 			for id, r := range s.expectAnswers(4) {
 				if r.Status != protocol.Done && (r.Status != protocol.NotTried || id == 1 || id == 3) {

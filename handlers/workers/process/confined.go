@@ -74,8 +74,8 @@ func (p *Process) boundTemporary() {
 	}
 }
 
-// explainBox explains how a process ended if its sandbox has more information than the exit status.
-func (p *Process) explainBox() {
+// explainEnd explains how a process ended if its sandbox has more information than the exit status.
+func (p *Process) explainEnd() {
 	box := p.box
 	if box == nil {
 		return
@@ -89,7 +89,7 @@ func (p *Process) explainBox() {
 		return
 	}
 	err := box.LaunchError()
-	if err != nil && (p.cause == CauseExit || !errors.Is(err, sandbox.ErrUnsaid)) {
+	if err != nil && (p.cause == CauseExit || !errors.Is(err, sandbox.ErrNoReport)) {
 		p.state, p.cause = "it could not be held to what it should: "+err.Error(), CauseConfine
 	}
 }

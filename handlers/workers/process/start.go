@@ -133,7 +133,7 @@ func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childpro
 		exit := own.ExitState()
 		s.accounts.removeProcess(own, exit.CPU)
 		own.state, own.cause = describeExit(exit)
-		own.explainBox()
+		own.explainEnd()
 		own.addMemory(exit)
 		if err := closeBox(box); err != nil {
 			log.Warn("not all of what a worker had was removed; the next daemon does it", "error", err)

@@ -44,10 +44,10 @@ func (u Usage) Plus(o Usage) Usage {
 
 // accounts has the usage of all processes of a pool. The zero value has none.
 type accounts struct {
-	mu    sync.Mutex
-	live  map[*Process]time.Duration // the CPU time last read of each
-	ended time.Duration              // the CPU time of those that have ended
-	shown time.Duration              // the highest value returned, so that it never falls
+	mu       sync.Mutex
+	live     map[*Process]time.Duration // the CPU time last read of each
+	ended    time.Duration              // the CPU time of those that have ended
+	reported time.Duration              // the highest value returned, so that it never falls
 }
 
 func (a *accounts) addProcess(p *Process) {
@@ -84,8 +84,8 @@ func (a *accounts) usage() Usage {
 		u.CPU += used
 	}
 	// A process that was just collected may be neither in /proc nor in ended yet.
-	a.shown = max(a.shown, u.CPU)
-	u.CPU = a.shown
+	a.reported = max(a.reported, u.CPU)
+	u.CPU = a.reported
 	return u
 }
 
@@ -102,8 +102,8 @@ func (a *accounts) cpuTime() time.Duration {
 		}
 		sum += used
 	}
-	a.shown = max(a.shown, sum)
-	return a.shown
+	a.reported = max(a.reported, sum)
+	return a.reported
 }
 
 // cpuOf returns the processor time of a process, including the children that it waited for.

@@ -151,8 +151,8 @@ type SettingsFrame struct {
 	// Threaded are the async functions, by their index in LOAD, that must run in threads,
 	// where they do not block the event loop.
 	Threaded []uint16 `json:"threaded,omitempty"`
-	// Away are the functions, by index, whose unstarted calls must be answered with NotTried.
-	Away []uint16 `json:"away,omitempty"`
+	// Revoked are the functions, by index, whose unstarted calls must be answered with NotTried.
+	Revoked []uint16 `json:"away,omitempty"`
 }
 
 // Function is one function of an app. Name is drover's, and unique in the app.

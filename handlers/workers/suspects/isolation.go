@@ -79,7 +79,7 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 			return output, err
 		}
 		if !again(lost) {
-			return nil, lost.How
+			return nil, lost.Err
 		}
 	}
 }

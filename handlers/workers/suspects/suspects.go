@@ -44,13 +44,13 @@ type Message struct {
 
 // Record is the history of a message.
 type Record struct {
-	Killer  bool // it killed or blocked a worker, while alone or without involvement of others
-	alone   bool // it is suspected, and runs alone until that is decided
-	excuses int  // number of timeouts that other calls caused
+	Killer       bool // it killed or blocked a worker, while alone or without involvement of others
+	mustRunAlone bool // it is suspected, and runs alone until that is decided
+	excuses      int  // number of timeouts that other calls caused
 }
 
 // RunsAlone reports whether the message must run alone.
-func (r Record) RunsAlone() bool { return r.Killer || r.alone }
+func (r Record) RunsAlone() bool { return r.Killer || r.mustRunAlone }
 
 // Registry has the records of one pool.
 type Registry struct {
@@ -119,14 +119,14 @@ func (s *Registry) changeRecord(m Message, change func(*Record)) Record {
 	return now
 }
 
-// NoteKiller records that a message has killed or blocked its worker.
-func (s *Registry) NoteKiller(m Message) {
+// MarkKiller records that a message has killed or blocked its worker.
+func (s *Registry) MarkKiller(m Message) {
 	s.changeRecord(m, func(r *Record) { r.Killer = true })
 }
 
-// NoteSuspect records that a message may have killed or blocked its worker.
-func (s *Registry) NoteSuspect(m Message) {
-	s.changeRecord(m, func(r *Record) { r.alone = true })
+// MarkSuspect records that a message may have killed or blocked its worker.
+func (s *Registry) MarkSuspect(m Message) {
+	s.changeRecord(m, func(r *Record) { r.mustRunAlone = true })
 }
 
 // clearRecord deletes the record of a message that has run alone and killed nothing.
@@ -166,8 +166,8 @@ func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Wor
 			forgiven++
 			s.log.Warn("an isolated worker was killed from outside, stopped or hung; its message runs again without using an attempt", "function", s.functionName(m), "message", m.ID)
 		default:
-			s.NoteKiller(m)
-			s.log.Error("this message kills its worker", "function", s.functionName(m), "message", m.ID, "error", lost.How)
+			s.MarkKiller(m)
+			s.log.Error("this message kills its worker", "function", s.functionName(m), "message", m.ID, "error", lost.Err)
 			return false
 		}
 		return true
@@ -184,27 +184,27 @@ func (s *Registry) functionName(m Message) string { return s.functions[m.Functio
 // is how its worker was lost, or nil; how is the call's own error. JudgeCancelled returns a
 // handlers.ErrRunAgain if the call is not charged.
 func (s *Registry) JudgeCancelled(m Message, w *worker.Worker, c *worker.Call, cancelled error, lost *worker.Loss, how error) error {
-	late := lateFailure(cancelled, how)
+	late := timeoutFailure(cancelled, how)
 	excuses, hung := s.RecordOf(m).excuses, lost != nil && w.Cause == process.CauseHung
 	unknown := lost != nil && !lost.Known // the call at fault is unknown, and may be this one
 	switch {
 	case lost != nil && lost.Culprit:
-		s.NoteKiller(m)
+		s.MarkKiller(m)
 		return late
 	case lost != nil && w.Cause == process.CauseReaper:
-		return fmt.Errorf("%w: %w", lost.How, handlers.ErrRunAgain)
+		return fmt.Errorf("%w: %w", lost.Err, handlers.ErrRunAgain)
 	case hung && excuses < maxExcuses, !hung && excuses < maxAlone && c.IsExcused(w, time.Now()):
 		again := s.changeRecord(m, func(r *Record) {
 			r.excuses++
-			r.alone = r.alone || hung || unknown || r.excuses >= maxExcuses
+			r.mustRunAlone = r.mustRunAlone || hung || unknown || r.excuses >= maxExcuses
 		})
 		s.log.Debug("a call timed out because of another; it runs again", "function", s.functionName(m), "message", m.ID, "times", again.excuses)
 		return fmt.Errorf("others took its time: %w", handlers.ErrRunAgain)
 	case lost != nil && lost.Again && lost.Suspect && !lost.Alone:
-		s.NoteSuspect(m)
+		s.MarkSuspect(m)
 		return fmt.Errorf("this call, or another one of its worker, kept the worker from answering: %w", handlers.ErrRunAgain)
 	case lost != nil && lost.Again && c.IgnoredCancel(w):
-		s.NoteKiller(m)
+		s.MarkKiller(m)
 	}
 	return late
 }
@@ -213,25 +213,25 @@ func (s *Registry) JudgeCancelled(m Message, w *worker.Worker, c *worker.Call, c
 // a handlers.ErrRunAgain, or lost.
 func (s *Registry) JudgeLost(m Message, lost *worker.Loss) error {
 	if lost.Culprit || lost.Suspect {
-		s.NoteSuspect(m)
+		s.MarkSuspect(m)
 		return fmt.Errorf("it blocked its worker for others, or may have, and runs again alone: %w", handlers.ErrRunAgain)
 	}
 	return lost
 }
 
-// lateError is the error of a call that ended after it was cancelled. Its cause is the
+// timeoutError is the error of a call that ended after it was cancelled. Its cause is the
 // cancellation, and its detail is where the code was at that time.
-type lateError struct {
+type timeoutError struct {
 	cause error // of the cancellation
 	how   *handlers.Failure
 }
 
-func (e *lateError) Error() string   { return e.cause.Error() }
-func (e *lateError) Unwrap() []error { return []error{e.cause, e.how} }
+func (e *timeoutError) Error() string   { return e.cause.Error() }
+func (e *timeoutError) Unwrap() []error { return []error{e.cause, e.how} }
 
-// lateFailure returns the failure of a call that ended after it was cancelled. It ignores the
+// timeoutFailure returns the failure of a call that ended after it was cancelled. It ignores the
 // function's own result, such as a rejection, but keeps the detail about where the call hung.
-func lateFailure(cause, how error) error {
+func timeoutFailure(cause, how error) error {
 	failed := handlers.Failure{Summary: how.Error()}
 	var failure *handlers.Failure
 	if errors.As(how, &failure) {
@@ -240,5 +240,5 @@ func lateFailure(cause, how error) error {
 	if failed.Detail == "" {
 		failed.Detail = failed.Summary
 	}
-	return &lateError{cause, &failed}
+	return &timeoutError{cause, &failed}
 }

@@ -22,7 +22,7 @@ func TestRecords(t *testing.T) {
 	if r.RecordOf(m) != (Record{}) {
 		t.Error("a new registry knows a message")
 	}
-	r.NoteSuspect(m)
+	r.MarkSuspect(m)
 	if now := r.RecordOf(m); !now.RunsAlone() || now.Killer {
 		t.Errorf("a suspect: %+v", now)
 	}
@@ -35,7 +35,7 @@ func TestRecords(t *testing.T) {
 	if r.RecordOf(m) != (Record{}) {
 		t.Errorf("a suspect that killed nothing: %+v", r.RecordOf(m))
 	}
-	r.NoteKiller(m)
+	r.MarkKiller(m)
 	r.clearRecord(m, false)
 	if !r.RecordOf(m).Killer {
 		t.Error("a killer that failed once more is not remembered")
@@ -44,7 +44,7 @@ func TestRecords(t *testing.T) {
 	if r.RecordOf(m) != (Record{}) {
 		t.Error("a killer that completed is remembered")
 	}
-	r.NoteKiller(Message{0, ""})
+	r.MarkKiller(Message{0, ""})
 	if r.RecordOf(Message{0, ""}).RunsAlone() {
 		t.Error("all messages without an id run alone since one of them has killed a worker")
 	}
@@ -53,7 +53,7 @@ func TestRecords(t *testing.T) {
 func TestRecordsAreBounded(t *testing.T) {
 	r := newRegistry(nil)
 	for i := range maxRecords + 10 {
-		r.NoteSuspect(Message{0, strconv.Itoa(i)})
+		r.MarkSuspect(Message{0, strconv.Itoa(i)})
 	}
 	for i, want := range map[int]bool{0: false, 9: false, 10: true, maxRecords + 9: true} {
 		if got := r.RecordOf(Message{0, strconv.Itoa(i)}).RunsAlone(); got != want {
@@ -73,12 +73,12 @@ func TestSpare(t *testing.T) {
 		lost  worker.Loss
 		alone bool
 	}{
-		"no fault of its own":     {worker.Loss{How: gone, Again: true}, false},
-		"killed together":         {worker.Loss{How: gone}, false},
-		"it blocked the others":   {worker.Loss{How: gone, Culprit: true, Known: true}, true},
-		"somebody did, perhaps":   {worker.Loss{How: gone, Again: true, Suspect: true}, true},
-		"somebody else is known":  {worker.Loss{How: gone, Again: true, Known: true}, false},
-		"killed by somebody else": {worker.Loss{How: gone, Outside: true}, false},
+		"no fault of its own":     {worker.Loss{Err: gone, Again: true}, false},
+		"killed together":         {worker.Loss{Err: gone}, false},
+		"it blocked the others":   {worker.Loss{Err: gone, Culprit: true, Known: true}, true},
+		"somebody did, perhaps":   {worker.Loss{Err: gone, Again: true, Suspect: true}, true},
+		"somebody else is known":  {worker.Loss{Err: gone, Again: true, Known: true}, false},
+		"killed by somebody else": {worker.Loss{Err: gone, Outside: true}, false},
 	} {
 		r := newRegistry(nil)
 		m := Message{1, "m"}
@@ -86,7 +86,7 @@ func TestSpare(t *testing.T) {
 		if again := errors.Is(err, handlers.ErrRunAgain); again != test.alone || r.RecordOf(m).RunsAlone() != test.alone {
 			t.Errorf("%s: %v, %+v", name, err, r.RecordOf(m))
 		}
-		if lost := (*worker.Loss)(nil); !test.alone && (!errors.As(err, &lost) || !errors.Is(lost.How, gone)) {
+		if lost := (*worker.Loss)(nil); !test.alone && (!errors.As(err, &lost) || !errors.Is(lost.Err, gone)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -97,7 +97,7 @@ func TestAloneWithoutAWorker(t *testing.T) {
 	refused := errors.Join(errors.New("no process"), handlers.ErrNotTried)
 	r := newRegistry(func() (*worker.Worker, error) { return nil, refused })
 	m := Message{0, "m"}
-	r.NoteSuspect(m)
+	r.MarkSuspect(m)
 	never := func(*worker.Worker) ([]byte, error) {
 		t.Error("it was tried without a worker")
 		return nil, nil

@@ -42,9 +42,9 @@ type BlockReport struct {
 // openBlock is a current block of a worker.
 type openBlock struct {
 	protocol.BlockedFrame
-	noticed time.Time
-	began   time.Time
-	logged  bool
+	reportedAt time.Time
+	began      time.Time
+	logged     bool
 }
 
 // durationAt returns how long the block has lasted.
@@ -52,11 +52,11 @@ func (b *openBlock) durationAt(now time.Time) time.Duration {
 	if b.Over {
 		return b.Duration()
 	}
-	return b.Duration() + now.Sub(b.noticed)
+	return b.Duration() + now.Sub(b.reportedAt)
 }
 
-// madeBy reports whether a call causes the block; the worker's mu is held.
-func (b *openBlock) madeBy(c *Call) bool {
+// causedBy reports whether a call causes the block; the worker's mu is held.
+func (b *openBlock) causedBy(c *Call) bool {
 	return b != nil && uint32(b.ID) == c.ID && b.ID >= 0 && b.Function == int(c.Function) && (b.Message == "" || b.Message == cutText(c.Message.ID)) && c.submitted.Before(b.began)
 }
 
@@ -78,23 +78,23 @@ func cutText(text string) string { return text[max(len(text)-maxText, 0):] }
 // or it was stopped. The worker's mu guards it.
 type lostTime struct {
 	block *openBlock    // the current block; nil if there is none
-	stood time.Duration // the total of past blocks and stops
+	total time.Duration // the total of past blocks and stops
 }
 
-func (l *lostTime) soFar(now time.Time) time.Duration {
+func (l *lostTime) totalUntil(now time.Time) time.Duration {
 	if l.block == nil {
-		return l.stood
+		return l.total
 	}
-	return l.stood + l.block.durationAt(now)
+	return l.total + l.block.durationAt(now)
 }
 
 // endBlock adds a block that has ended, and charges it to the call that caused it.
 func (l *lostTime) endBlock(b *openBlock, calls []*Call, now time.Time) {
 	took := b.durationAt(now)
-	l.stood += took
+	l.total += took
 	if b.ID >= 0 && b.ID < int64(len(calls)) {
-		if c := calls[b.ID]; c != nil && b.madeBy(c) {
-			c.own += took
+		if c := calls[b.ID]; c != nil && b.causedBy(c) {
+			c.causedLoss += took
 		}
 	}
 }

@@ -10,22 +10,22 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// share sets how much of a call's time other calls must have taken for the call not to be
+// excuseShare sets how much of a call's time other calls must have taken for the call not to be
 // charged: one part in share.
-const share = 10
+const excuseShare = 10
 
 // Call is an invocation in flight. The worker replies to it once. An earlier reply may report
 // that the context of the call has ended.
 type Call struct {
 	protocol.Invocation
-	ctx       context.Context
-	submitted time.Time
-	given     bool          // the end of ctx was reported; guarded by the worker's mu, as are the following
-	stood     time.Duration // the worker's lost time at its submission
-	own       time.Duration // the part of later lost time that the call itself caused
-	to        handlers.ResultSink
-	follow    Follow
-	replies   chan Reply
+	ctx            context.Context
+	submitted      time.Time
+	cancelReported bool          // the end of ctx was reported; guarded by the worker's mu, as are the following
+	lostAtSubmit   time.Duration // the worker's lost time at its submission
+	causedLoss     time.Duration // the part of later lost time that the call itself caused
+	to             handlers.ResultSink
+	follow         Follow
+	replies        chan Reply
 }
 
 // Follow handles a call whose first reply is not its result. It runs on its own goroutine, and
@@ -89,11 +89,11 @@ func (c *Call) IsExcused(w *Worker, now time.Time) bool {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	others := w.lost.soFar(now) - c.stood - c.own
-	if w.lost.block.madeBy(c) {
+	others := w.lost.totalUntil(now) - c.lostAtSubmit - c.causedLoss
+	if w.lost.block.causedBy(c) {
 		others -= w.lost.block.durationAt(now)
 	}
-	return others >= c.Deadline.Sub(c.submitted)/share
+	return others >= c.Deadline.Sub(c.submitted)/excuseShare
 }
 
 // IgnoredCancel reports whether its worker was killed because the call ignored its cancellation.

@@ -39,7 +39,7 @@ func (r *reader) run() {
 	if now := time.Now(); block != nil {
 		w.lost.endBlock(block, w.calls, now)
 		for _, c := range lost {
-			if block.madeBy(c) && why != nil {
+			if block.causedBy(c) && why != nil {
 				culprit, blames = c, block.blameError(why, now)
 			}
 		}
@@ -65,7 +65,7 @@ func (r *reader) run() {
 	w.group.removeWorker(w)
 	close(w.Gone)
 	loss := Loss{
-		How:     w.Reason,
+		Err:     w.Reason,
 		Again:   why != nil && w.Cause != process.CauseHung || w.Cause == process.CauseReaper,
 		Alone:   len(lost) == 1,
 		Known:   culprit != nil,
@@ -75,7 +75,7 @@ func (r *reader) run() {
 	for _, c := range lost {
 		own := loss
 		if c == culprit {
-			own.How, own.Culprit = blames, true
+			own.Err, own.Culprit = blames, true
 		}
 		c.passReply(w, Reply{Lost: &own})
 	}

@@ -22,8 +22,8 @@ const (
 // reader handles the frames of a worker, on one goroutine.
 type reader struct {
 	*Worker
-	heard   time.Time     // when something was read from it last
-	average time.Duration // recent average duration of a call
+	lastRead time.Time     // when something was read from it last
+	average  time.Duration // recent average duration of a call
 }
 
 func (r *reader) readFrames() error {
@@ -31,9 +31,9 @@ func (r *reader) readFrames() error {
 	for {
 		n, err := r.Process.Conn.Read(p.ReadBuffer())
 		p.AdvanceRead(n)
-		r.heard = time.Now()
+		r.lastRead = time.Now()
 		if n > 0 {
-			r.heartbeat.recordFrame(r.heard)
+			r.heartbeat.recordFrame(r.lastRead)
 		}
 		for {
 			kind, payload, frameErr := p.NextFrame()
@@ -170,9 +170,9 @@ func (r *reader) handleResult(payload []byte) error {
 	w.calls[answer.ID] = nil
 	w.free = append(w.free, answer.ID)
 	w.answers++
-	w.sums[c.Function].addAnswer(answer, r.heard.Sub(c.submitted)-answer.Took)
-	if reply.Status == protocol.NotTried && !c.given { // a result of RevokeUnstarted
-		reply = Reply{Lost: &Loss{How: errors.New("its worker had not started it"), Again: true}}
+	w.sums[c.Function].addAnswer(answer, r.lastRead.Sub(c.submitted)-answer.Took)
+	if reply.Status == protocol.NotTried && !c.cancelReported { // a result of RevokeUnstarted
+		reply = Reply{Lost: &Loss{Err: errors.New("its worker had not started it"), Again: true}}
 	}
 	w.mu.Unlock()
 	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
@@ -288,14 +288,14 @@ func (r *reader) handleStats(payload []byte) error {
 
 // handleBlocked handles a BLOCKED.
 func (r *reader) handleBlocked(payload []byte) error {
-	b := &openBlock{noticed: time.Now()}
+	b := &openBlock{reportedAt: time.Now()}
 	if err := protocol.DecodeFrame(protocol.Blocked, payload, &b.BlockedFrame); err != nil {
 		return err
 	}
 	if n := len(r.group.cfg.Functions); b.Function >= n || b.Function < -1 {
 		return fmt.Errorf("%w: a BLOCKED of function %d, of which there are %d", protocol.ErrProtocol, b.Function, n)
 	}
-	b.began = b.noticed.Add(-b.Duration())
+	b.began = b.reportedAt.Add(-b.Duration())
 	b.Place, b.Stack, b.Message = cutText(b.Place), cutText(b.Stack), cutText(b.Message)
 	if r.group.cfg.Blocking != nil {
 		r.group.cfg.Blocking(Block{r.group.functionName(b.Function), b.Message, b.Place, b.Duration(), b.Over})
@@ -311,19 +311,19 @@ func (r *reader) handleBlocked(payload []byte) error {
 		open = nil
 	}
 	if open != nil {
-		r.lost.endBlock(open, r.calls, b.noticed)
+		r.lost.endBlock(open, r.calls, b.reportedAt)
 	}
 	if b.Over {
-		r.lost.endBlock(b, r.calls, b.noticed)
+		r.lost.endBlock(b, r.calls, b.reportedAt)
 	} else {
 		r.lost.block = b
 	}
 	r.mu.Unlock()
 	if open != nil { // it ended without a report
-		r.blockEnded(open, b.noticed)
+		r.blockEnded(open, b.reportedAt)
 	}
 	if b.Over {
-		r.blockEnded(b, b.noticed)
+		r.blockEnded(b, b.reportedAt)
 	}
 	return nil
 }

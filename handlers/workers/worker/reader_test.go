@@ -68,7 +68,7 @@ func TestAWorkerThatBreaksTheProtocolIsKilled(t *testing.T) {
 				t.Errorf("%s, %v; want %q", w.Cause, w.Reason, test.want)
 			}
 			if test.result != nil {
-				if r := <-c.Replies(); r.Lost == nil || !errors.Is(r.Lost.How, protocol.ErrProtocol) || !r.Lost.Alone || r.Lost.Again {
+				if r := <-c.Replies(); r.Lost == nil || !errors.Is(r.Lost.Err, protocol.ErrProtocol) || !r.Lost.Alone || r.Lost.Again {
 					t.Errorf("the call: %+v", r)
 				}
 			} else if w.Ready != nil {

@@ -12,11 +12,11 @@ import (
 
 // Reply is the worker's answer to a call, or describes the loss of the worker.
 type Reply struct {
-	Status  protocol.Status
-	State   []byte // of the session, if Status is State
-	payload []byte // the function's result
-	about   triggers.Properties
-	failure *protocol.Outcome // set if the call failed
+	Status     protocol.Status
+	State      []byte // of the session, if Status is State
+	payload    []byte // the function's result
+	properties triggers.Properties
+	failure    *protocol.Outcome // set if the call failed
 
 	Lost      *Loss // set if the worker was lost
 	Cancelled bool  // not the result: the context of the call ended, and a CANCEL was sent
@@ -24,7 +24,7 @@ type Reply struct {
 
 // Loss describes how a call lost its worker.
 type Loss struct {
-	How     error
+	Err     error
 	Again   bool // the calls in flight did not cause it
 	Alone   bool // nothing else was in flight
 	Culprit bool // it was blocking the event loop
@@ -35,7 +35,7 @@ type Loss struct {
 	Outside bool
 }
 
-func (l *Loss) Error() string { return l.How.Error() }
+func (l *Loss) Error() string { return l.Err.Error() }
 
 // replyOf converts a worker's answer, whose payload is valid only until the next frame is read. It
 // returns an error for an invalid answer.
@@ -48,7 +48,7 @@ func replyOf(answer protocol.Reply) (r Reply, err error) {
 		r.State, r.payload, err = protocol.CutState(copyPayload(answer.Payload))
 	}
 	if err == nil && answer.Described {
-		r.about, r.payload, err = protocol.CutProperties(r.payload)
+		r.properties, r.payload, err = protocol.CutProperties(r.payload)
 	}
 	switch r.Status {
 	case protocol.Failure, protocol.Reject, protocol.Retry:
@@ -66,8 +66,8 @@ func (r Reply) Output() []byte { return r.payload }
 
 // HandlerResult converts a worker's answer to a handler's result.
 func (r Reply) HandlerResult(ctx context.Context) ([]byte, error) {
-	if r.about != nil {
-		handlers.Describe(ctx, r.about)
+	if r.properties != nil {
+		handlers.Describe(ctx, r.properties)
 	}
 	switch r.Status {
 	case protocol.Done:

@@ -36,7 +36,7 @@ func (w *Worker) RevokeUnstarted(function uint16) {
 	w.applying.Lock()
 	defer w.applying.Unlock()
 	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{
-		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Away: []uint16{function},
+		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Revoked: []uint16{function},
 	})
 	if err != nil {
 		return // cannot fail: the frame is small
@@ -46,9 +46,9 @@ func (w *Worker) RevokeUnstarted(function uint16) {
 
 // SlotCounts returns the worker's threads, and how many calls it takes beyond those that run, to
 // hide the round trip.
-func (f *inForce) SlotCounts() (threads, extra int) {
+func (f *appliedSettings) SlotCounts() (threads, extra int) {
 	return int(f.threads.Load()), int(f.extra.Load())
 }
 
 // LoadedWith returns the number of threads with which the worker loaded the code.
-func (f *inForce) LoadedWith() (threads int) { return int(f.loadedWith.Load()) }
+func (f *appliedSettings) LoadedWith() (threads int) { return int(f.loadedWith.Load()) }

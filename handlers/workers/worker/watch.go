@@ -29,10 +29,10 @@ func (w *Worker) CancelExpired(now time.Time) (busy bool) {
 		}
 		busy = true
 		late := !c.Deadline.IsZero() && !now.Before(c.Deadline)
-		if c.given || !late && c.ctx.Err() == nil {
+		if c.cancelReported || !late && c.ctx.Err() == nil {
 			continue
 		}
-		c.given = true
+		c.cancelReported = true
 		if w.HasCapability(protocol.CanCancel) {
 			w.out.bytes = protocol.AppendCancel(w.out.bytes, c.ID)
 			w.wake.raise()
@@ -71,7 +71,7 @@ func blockReport(w *Worker, b *openBlock, took time.Duration, over bool) BlockRe
 func (w *Worker) AddLost(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.lost.stood += d
+	w.lost.total += d
 }
 
 // CheckHeartbeat logs a silent worker, and kills it if it is stopped or hung: its calls run
@@ -84,7 +84,7 @@ func (w *Worker) CheckHeartbeat(now, since time.Time) {
 		return
 	}
 	h := &w.heartbeat
-	last := h.lastNoted()
+	last := h.lastFrame()
 	if since.After(last) {
 		last = since
 	}
@@ -93,11 +93,11 @@ func (w *Worker) CheckHeartbeat(now, since time.Time) {
 		return
 	}
 	known := h.silent.Swap(true)
-	if known && now.Sub(h.looked) < silence/5 {
+	if known && now.Sub(h.threadsRead) < silence/5 {
 		return
 	}
 	before := h.threads
-	h.looked, h.threads = now, w.Process.ThreadState()
+	h.threadsRead, h.threads = now, w.Process.ThreadState()
 	if !known {
 		before = process.Threads{}
 		level := slog.LevelWarn

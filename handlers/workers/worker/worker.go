@@ -39,7 +39,7 @@ type Worker struct {
 	retiring atomic.Bool               // it gets no more calls; set with mu held
 	inFlight atomic.Int64
 
-	inForce
+	appliedSettings
 	heartbeat heartbeat
 
 	mu sync.Mutex
@@ -109,8 +109,8 @@ type guarded struct {
 	disobeyed *Call         // the last call for which it was killed
 }
 
-// inForce are the settings that were sent to the worker last.
-type inForce struct {
+// appliedSettings are the settings that were sent to the worker last.
+type appliedSettings struct {
 	applying   sync.Mutex // held from reading settings until they are sent
 	threads    atomic.Int64
 	loadedWith atomic.Int64 // the threads with which it loaded the code
@@ -153,7 +153,7 @@ func (w *Worker) Submit(c *Call) bool {
 		w.group.cfg.Changed()
 	}
 	c.ID, c.submitted = id, time.Now()
-	c.stood = w.lost.soFar(c.submitted)
+	c.lostAtSubmit = w.lost.totalUntil(c.submitted)
 	w.out.addInvoke(&c.Invocation)
 	w.wake.raise()
 	return true

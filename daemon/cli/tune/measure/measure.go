@@ -92,7 +92,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	defer cancel()
 	defer func() { err = errors.Join(err, t.closeRig(0)) }()
 	reader, own := hostinfo.New(), telemetry.ProcessCPU()
-	before, _ := reader.Look() // values that cannot be read are unknown
+	before, _ := reader.ReadMachine() // values that cannot be read are unknown
 	if err := t.measureBaseline(timed, length); err != nil {
 		return t.explainError(ctx, err, length)
 	}
@@ -110,8 +110,8 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 		t.skipSettings(s)
 	}
 	t.compareAuto(ctx, timed)
-	if now, err := reader.Look(); err == nil && t.closeRig(t.drainTime(ctx)) == nil {
-		others := hostinfo.Others(before, now, t.endedCPU+telemetry.ProcessCPU()-own, time.Since(t.began))
+	if now, err := reader.ReadMachine(); err == nil && t.closeRig(t.drainTime(ctx)) == nil {
+		others := hostinfo.OthersBusy(before, now, t.endedCPU+telemetry.ProcessCPU()-own, time.Since(t.began))
 		if others > reportedCores { // false if it is unknown
 			t.addNote("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
 		}
@@ -219,7 +219,7 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 	if c.CPU == 0 && t.rig.f.Pool.Usage().CPU == 0 {
 		t.baseline.Busy = 1 // this system does not report it
 	}
-	if seen, err := hostinfo.New().Look(); err == nil {
+	if seen, err := hostinfo.New().ReadMachine(); err == nil {
 		t.baseline.Free = seen.MemoryAvailable
 	}
 	t.Report.Async, t.Report.Cores = t.baseline.Async, t.baseline.Cores
