@@ -94,7 +94,7 @@ func (p *transcript) write(name, text string) {
 	}
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
-		err = os.WriteFile(path, []byte(p.below(text)), 0o700) //nolint:gosec // a script among them is executed
+		err = os.WriteFile(path, []byte(p.below(text)), 0o700)
 	}
 	if err != nil {
 		p.t.Fatal(err)

@@ -202,7 +202,7 @@ func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted boo
 		x.begun.Store(int64(now.Sub(processStart)))
 	}
 	x.standstill = f.Standstill.totalAt(now.Sub(processStart))
-	f.inFlight.enter(x)
+	f.inFlight.addExecution(x)
 	d.OnRevoked(x)
 	return x
 }
@@ -313,7 +313,7 @@ func (x *execution) runToEnd() {
 	} else {
 		f.Stats.abandoned.Add(1)
 	}
-	f.inFlight.leave(x)
+	f.inFlight.removeExecution(x)
 	f.Memory.Done(len(m.Body))
 	x.freeSlot(now)
 }

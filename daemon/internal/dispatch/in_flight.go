@@ -22,7 +22,7 @@ type inFlightSet struct {
 	all map[*execution]struct{}
 }
 
-func (s *inFlightSet) enter(x *execution) {
+func (s *inFlightSet) addExecution(x *execution) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
@@ -31,7 +31,7 @@ func (s *inFlightSet) enter(x *execution) {
 	s.all[x] = struct{}{}
 }
 
-func (s *inFlightSet) leave(x *execution) {
+func (s *inFlightSet) removeExecution(x *execution) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.all, x)

@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// The set lists each message from enter to leave, while other goroutines list it.
+// The set lists each message from addExecution to removeExecution, while other goroutines list it.
 func TestInFlightSet(t *testing.T) {
 	var s inFlightSet
 	var listing sync.WaitGroup
@@ -32,12 +32,12 @@ func TestInFlightSet(t *testing.T) {
 	var in []*execution
 	for n := range 20_000 {
 		x := &execution{received: time.Now()}
-		s.enter(x)
+		s.addExecution(x)
 		in = append(in, x)
 		if len(in) > most {
 			// Neither the oldest nor the newest: some stay for a long time.
 			at := 7 * n % most
-			s.leave(in[at])
+			s.removeExecution(in[at])
 			in = slices.Delete(in, at, at+1)
 		}
 	}
