@@ -14,6 +14,7 @@ import (
 
 // What cannot be called is said when the code loads.
 func TestFunctionsThatCannotBeCalled(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		app      files
 		function string
@@ -39,6 +40,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 }
 
 func TestFunctionsOfAllShapes(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": `
 exports.rest = (...args) => args.length + ' given';
 exports.one = (context) => context.id;
@@ -55,6 +57,7 @@ exports.thenable = () => ({ then(resolve) { resolve('thenable'); } });
 }
 
 func TestResultsThatGoNowhere(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		results     protocol.Results
 		mapped, odd string // what they return; REJECTED
@@ -92,6 +95,7 @@ exports.aodd = async () => Symbol('x');
 }
 
 func TestFormsOfResults(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": `
 const { Readable } = require('node:stream');
 class Own { constructor() { this.x = 1; } toJSON() { return 'own'; } }
@@ -122,6 +126,7 @@ exports.f = (message) => values[message.text()];
 
 // The error reports the content of what was thrown, whatever it is.
 func TestWhatErrorsHold(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": `
 exports.aggregate = async () => { await Promise.any([Promise.reject(new TypeError('first')), Promise.reject(new Error('second', { cause: new RangeError('deep') }))]); };
 exports.empty = () => { throw new AggregateError([new TypeError('the first')]); };

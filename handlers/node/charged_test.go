@@ -18,6 +18,7 @@ import (
 // Who blocks the event loop is charged alone, be it before its first await or later, in
 // JavaScript or not.
 func TestWhoBlocksIsChargedAlone(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ kind, code string }{
 		"computes":                    {"async ", "for (;;);"},
 		"computes, later":             {"async ", "await sleep(5); for (;;);"},
@@ -75,6 +76,7 @@ exports.f = ` + test.kind + `(message) => {
 
 // A call that blocks the loop is logged with its place, and isolate moves its function to a process of its own.
 func TestOnBlockedIsolate(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 exports.blocks = async () => { const end = Date.now() + 400; while (Date.now() < end); };
@@ -99,6 +101,7 @@ exports.other = async () => process.pid;
 
 // A slow call in a live process is no dead worker.
 func TestASlowCallIsNoDeadWorker(t *testing.T) {
+	t.Parallel()
 	for name, code := range map[string]string{
 		"computes": "const end = Date.now() + 6000; while (Date.now() < end);",
 		"waits":    "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6000);",

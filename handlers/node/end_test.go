@@ -11,6 +11,7 @@ import (
 
 // What is given to atExit is called at a worker's end, the last first.
 func TestAtExit(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 const drover = require('drover');
@@ -33,6 +34,7 @@ exports.f = () => 'ok';
 }
 
 func TestAtExitIsBounded(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.mjs": `
 import { atExit } from 'drover';
@@ -47,6 +49,7 @@ export const f = () => 'ok';
 }
 
 func TestALongLineIsCutInPieces(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 exports.f = () => { console.log('a'.repeat(40000) + ' the end'); console.error('b'.repeat(40000) + ' its end'); process.stdout.write('c'.repeat(40000)); process.stdout.write(' at last\n'); };

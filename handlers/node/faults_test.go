@@ -18,6 +18,7 @@ import (
 )
 
 func TestHowAWorkerEndsIsTold(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ code, want string }{
 		"exits":               {"process.exit(17)", "exit status 17"},
 		"exits with 0":        {"process.exit(0)", "exit status 0"},
@@ -55,6 +56,7 @@ exports.f = async () => { ` + test.code + " };\n"}, func(c *workers.Config) {
 }
 
 func TestErrorsThatNobodyCaughtFailTheirCall(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": mark + `
 const { EventEmitter } = require('node:events');
@@ -100,6 +102,7 @@ exports.late = async () => { setTimeout(() => Promise.reject(new Error('too late
 }
 
 func TestTheAppsOwnListenerDecides(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 process.on('uncaughtException', (error) => console.log('the app saw %s', error.message));
@@ -113,6 +116,7 @@ exports.f = () => 'fine';
 }
 
 func TestTheCulpritIsToldFromItsNeighbours(t *testing.T) {
+	t.Parallel()
 	for _, prefix := range []string{"", "async "} {
 		t.Run(prefix+"function", func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +145,7 @@ func TestTheCulpritIsToldFromItsNeighbours(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	timedOut := errors.New("its time is up")
 	for _, test := range []struct {
 		name, code string
@@ -184,6 +189,7 @@ func TestTimeouts(t *testing.T) {
 }
 
 func TestACallThatWaitsIsNotTried(t *testing.T) {
+	t.Parallel()
 	for _, prefix := range []string{"", "async "} {
 		t.Run(prefix+"function", func(t *testing.T) {
 			t.Parallel()
@@ -213,6 +219,7 @@ func TestACallThatWaitsIsNotTried(t *testing.T) {
 }
 
 func TestAnswersAndLinesDoNotWaitBehindALongCall(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	dir := t.TempDir()
 	p := startApp(t, files{"index.js": mark + `
@@ -249,6 +256,7 @@ exports.f = (message) => {
 }
 
 func TestACallThatSaysVeryMuch(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 exports.f = () => {
@@ -267,6 +275,7 @@ exports.f = () => {
 }
 
 func TestLargeMessages(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": "exports.f = (message) => message.body;\n"}, nil, "f")
 	page := make([]byte, 1<<20+1)
 	for i := range page {
@@ -289,6 +298,7 @@ func TestLargeMessages(t *testing.T) {
 }
 
 func TestADrainFinishesWhatWasInvoked(t *testing.T) {
+	t.Parallel()
 	var h *workers.Handler
 	answers := make(sink, 40)
 	t.Run("pool", func(t *testing.T) {
@@ -306,6 +316,7 @@ func TestADrainFinishesWhatWasInvoked(t *testing.T) {
 }
 
 func TestNoProcessIsLeft(t *testing.T) {
+	t.Parallel()
 	children := filepath.Join(t.TempDir(), "mark")
 	var pids []int
 	t.Run("pool", func(t *testing.T) {
@@ -327,6 +338,7 @@ exports.f = (message) => {
 }
 
 func TestTheLoopsLagIsMeasured(t *testing.T) {
+	t.Parallel()
 	waits := make(chan time.Duration, 10_000)
 	p := startApp(t, files{"index.js": mark + "exports.f = async () => { await sleep(10); block(250); await sleep(1200); };\n"}, func(c *workers.Config) {
 		c.Lagged = func(wait time.Duration) { waits <- wait }
@@ -358,6 +370,7 @@ func (s *memorySession) SetState(_ context.Context, state []byte) error {
 }
 
 func TestSessionState(t *testing.T) {
+	t.Parallel()
 	names := []string{"count", "acount", "fails", "clear", "wrong", "view"}
 	p := startApp(t, files{"index.js": `
 exports.count = (message, context) => {

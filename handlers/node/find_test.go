@@ -8,6 +8,7 @@ import (
 )
 
 func TestFind(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	script := func(name, output string) string {
 		path := filepath.Join(dir, name)
@@ -45,6 +46,7 @@ func TestFind(t *testing.T) {
 }
 
 func TestFingerprint(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	put(t, dir, files{"index.js": ""})
 	last := ReadCode(dir).Fingerprint()

@@ -15,6 +15,7 @@ import (
 )
 
 func TestForms(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": `
 exports.sync = (message) => message.body;
 exports.async = async (message) => { await null; return message.body; };
@@ -56,6 +57,7 @@ exports.bare = (message, context) => [message.enqueued, message.attributes, cont
 }
 
 func TestModules(t *testing.T) {
+	t.Parallel()
 	const (
 		cjs = "exports.f = async () => __filename.split('/').pop();\n"
 		esm = "export const f = async () => import.meta.url.split('/').pop();\n"
@@ -106,6 +108,7 @@ func TestModules(t *testing.T) {
 }
 
 func TestBodiesAndOutputs(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": `
 exports.echo = (message) => message.body;
 exports.aecho = async (message) => { await null; return message.body; };
@@ -161,6 +164,7 @@ exports.reused = (message) => shared.fill(message.body[0]);
 }
 
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	names := []string{
 		"error", "aerror", "cause", "reject", "areject", "named", "retry", "aretry", "again", "badafter", "later", "text", "empty", "undef", "unsendable", "big", "circular", "symbol", "recursion", "hostile", "ok",
 	}
@@ -239,6 +243,7 @@ func contained(list []string, s string) bool {
 }
 
 func TestCodeThatDoesNotLoad(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		app      files
 		function string
@@ -290,6 +295,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 }
 
 func TestWhatFunctionsSayIsLogged(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 console.log('while it loads');
@@ -353,6 +359,7 @@ exports.written = (message) => new Promise((resolve) => process.stdout.write('wi
 }
 
 func TestAFunctionThatReturnsAPromiseRunsOneAtATime(t *testing.T) {
+	t.Parallel()
 	log := new(lines)
 	p := startApp(t, files{"index.js": `
 let running = 0;
@@ -381,6 +388,7 @@ exports.f = () => {
 }
 
 func TestMany(t *testing.T) {
+	t.Parallel()
 	p := startApp(t, files{"index.js": `
 exports.f = (message) => message.body;
 exports.g = async (message) => { if (message.body[0] & 1) await null; return message.body; };

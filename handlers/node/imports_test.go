@@ -14,6 +14,7 @@ import (
 // A file counts from the moment it is imported or required, and one that is missing from
 // the moment it is looked for.
 func TestImports(t *testing.T) {
+	t.Parallel()
 	app := files{
 		"index.js": `
 const { Worker } = require('node:worker_threads');

@@ -6,6 +6,7 @@ import (
 )
 
 func TestLayout(t *testing.T) {
+	t.Parallel()
 	i, err := FindInterpreter(t.Context(), "", os.LookupEnv)
 	if err != nil {
 		t.Skip(err)

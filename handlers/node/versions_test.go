@@ -49,6 +49,7 @@ func everyInterpreter(t *testing.T) (paths []string) {
 // What depends on the version of Node.js: modules of all kinds and where drover is found,
 // AsyncLocalStorage, uncaught errors, and how the process ends.
 func TestEveryNodeOfThisMachine(t *testing.T) {
+	t.Parallel()
 	for _, path := range everyInterpreter(t) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
@@ -122,6 +123,7 @@ exports.aborts = () => process.abort();
 
 // TypeScript runs where node strips its types.
 func TestTypeScriptWhereNodeHasIt(t *testing.T) {
+	t.Parallel()
 	ran := 0
 	for _, path := range everyInterpreter(t) {
 		p := newApp(t, files{"index.ts": "type M = { text(): string };\nexport const f = async (message: M): Promise<string> => message.text() + '!';\n"},
