@@ -369,7 +369,7 @@ func (c *scaleCommand) scaleIn(ctx context.Context) (err error) {
 	if err := p.Set(ctx, 2); err != nil {
 		return err
 	}
-	if err := p.Ready(ctx); err != nil {
+	if err := p.WaitReady(ctx); err != nil {
 		return err
 	}
 

@@ -39,7 +39,7 @@ func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog 
 	defer close(ended)
 	background.Go(func() {
 		select {
-		case <-link.Drain():
+		case <-link.DrainRequested():
 			stop()
 		case <-ended:
 			return

@@ -97,7 +97,7 @@ func (d *supervisor) runInstances(ctx context.Context) (err error) {
 	if err := provisioner.Set(ctx, wanted); err != nil {
 		return err
 	}
-	if err := provisioner.Ready(ctx); err != nil {
+	if err := provisioner.WaitReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}

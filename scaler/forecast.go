@@ -55,32 +55,32 @@ func (f *forecast) addRate(at time.Duration, rate float64) {
 		f.noise = math.Max(f.noise, rate)
 		return
 	}
-	a, b, c := share(seconds, levelOver), share(seconds, trendOver), share(seconds, noiseOver)
+	a, b, c := latestWeight(seconds, levelOver), latestWeight(seconds, trendOver), latestWeight(seconds, noiseOver)
 	before := f.level
 	f.level = math.Max(expected+a*off, 0)
 	f.trend += b * ((f.level-before)/seconds - f.trend)
 	f.noise += c * (off*off*seconds - f.noise)
 }
 
-// share returns the weight of the latest seconds in a moving mean with the time constant over.
-func share(seconds, over float64) float64 { return 1 - math.Exp(-seconds/over) }
+// latestWeight returns the weight of the latest seconds in a moving mean with the time constant over.
+func latestWeight(seconds, over float64) float64 { return 1 - math.Exp(-seconds/over) }
 
-// deviation returns the standard deviation of the level: that of a moving mean with the time
+// levelDeviation returns the standard deviation of the level: that of a moving mean with the time
 // constant levelOver.
-func (f *forecast) deviation() float64 {
+func (f *forecast) levelDeviation() float64 {
 	return math.Sqrt(math.Max(f.noise, f.level) / (2 * levelOver))
 }
 
-// after returns the expected rate after d; at least 0.
-func (f *forecast) after(d time.Duration) float64 {
+// rateAfter returns the expected rate after d; at least 0.
+func (f *forecast) rateAfter(d time.Duration) float64 {
 	ahead := d.Seconds()
 	rate := f.level
 	// The slope of a line through noise, over trendOver, is off by about this much.
-	if slope := math.Abs(f.trend); slope*trendOver > sure*f.deviation() {
+	if slope := math.Abs(f.trend); slope*trendOver > sure*f.levelDeviation() {
 		// A trend is extrapolated by trendOver at most.
-		rate += f.trend * trendOver * share(ahead, trendOver)
+		rate += f.trend * trendOver * latestWeight(ahead, trendOver)
 	}
-	if ratio, seen := f.past.ratio(f.at, f.at+ahead); seen {
+	if ratio, seen := f.past.rateRatio(f.at, f.at+ahead); seen {
 		rate = f.level * ratio
 	}
 	return math.Max(rate, 0)
@@ -127,16 +127,16 @@ func (s *season) addRate(now, rate float64) {
 			mean = s.sum / s.within
 		}
 		for ; s.number < number; s.number++ { // a gap is filled with the rate before it
-			s.keep(mean)
+			s.addCell(mean)
 		}
 		s.sum, s.within = 0, 0
-		s.look()
+		s.findPeriod()
 	}
 	s.sum += rate
 	s.within++
 }
 
-func (s *season) keep(mean float64) {
+func (s *season) addCell(mean float64) {
 	if s.cells == nil {
 		s.cells = make([]float64, keepCells)
 	}
@@ -147,23 +147,23 @@ func (s *season) keep(mean float64) {
 	}
 }
 
-// look searches for the period, every 15 cells.
-func (s *season) look() {
+// findPeriod searches for the period, every 15 cells.
+func (s *season) findPeriod() {
 	if s.number%15 != 0 {
 		return
 	}
 	s.period = 0
 	for _, p := range periods {
-		if int64(s.count) >= 2*p && s.correlation(p) >= alike {
+		if int64(s.count) >= 2*p && s.periodCorrelation(p) >= alike {
 			s.period = p
 			return
 		}
 	}
 }
 
-// correlation returns that of the last period with the one before it; 0 if one of them is
+// periodCorrelation returns that of the last period with the one before it; 0 if one of them is
 // almost constant.
-func (s *season) correlation(p int64) float64 {
+func (s *season) periodCorrelation(p int64) float64 {
 	var sx, sy, sxx, syy, sxy float64
 	n := float64(p)
 	for i := s.number - p; i < s.number; i++ {
@@ -178,9 +178,9 @@ func (s *season) correlation(p int64) float64 {
 	return (sxy/n - sx/n*sy/n) / math.Sqrt(vx*vy)
 }
 
-// ratio returns by which factor the rate changed between now and then, one period ago. It
+// rateRatio returns by which factor the rate changed between now and then, one period ago. It
 // interpolates between the middles of cells, and is at most 10.
-func (s *season) ratio(now, then float64) (r float64, seen bool) {
+func (s *season) rateRatio(now, then float64) (r float64, seen bool) {
 	if s.period == 0 {
 		return 0, false
 	}
@@ -188,14 +188,14 @@ func (s *season) ratio(now, then float64) (r float64, seen bool) {
 	if then-back >= float64(s.number*cell)-cell {
 		return 0, false
 	}
-	a, b := s.value(now-back), s.value(then-back)
+	a, b := s.valueAt(now-back), s.valueAt(then-back)
 	if a <= 0 {
 		return 0, false
 	}
 	return math.Min(b/a, 10), true
 }
 
-func (s *season) value(at float64) float64 {
+func (s *season) valueAt(at float64) float64 {
 	x := at/cell - 0.5
 	i := int64(math.Floor(x))
 	get := func(i int64) float64 {

@@ -28,8 +28,8 @@ type level struct {
 	rate  float64
 }
 
-// each returns the rate of one unit; 0 if unknown.
-func (l level) each() float64 {
+// unitRate returns the rate of one unit; 0 if unknown.
+func (l level) unitRate() float64 {
 	if l.units == 0 {
 		return 0
 	}
@@ -97,7 +97,7 @@ func (g *gain) addSample(at time.Duration, ready int, l Load, least float64) {
 	g.run.done += (l.Done - l.Failed) * (at - g.last).Seconds() // failures are no gain
 	g.run.busy = g.run.busy && busy
 	settle := settleLeast
-	if each := g.base.each(); each > 0 {
+	if each := g.base.unitRate(); each > 0 {
 		settle = max(settle, time.Duration(settleTimes*l.Slots/each*float64(time.Second)))
 	}
 	if at-g.run.since < settle {
@@ -118,22 +118,22 @@ func (g *gain) addSample(at time.Duration, ready int, l Load, least float64) {
 	case here.units <= g.base.units:
 		g.base = here
 	case float64(here.units) >= (1+stepAtLeast)*float64(g.base.units) &&
-		float64(here.units-g.base.units)*g.base.each() > certain*noise:
-		g.judge(at, here, least)
+		float64(here.units-g.base.units)*g.base.unitRate() > certain*noise:
+		g.judgeLevel(at, here, least)
 	}
 }
 
-// capacity returns what one unit would handle if it did not wait for others.
-func (g *gain) capacity(measured float64, ready int) float64 {
+// unitCapacity returns what one unit would handle if it did not wait for others.
+func (g *gain) unitCapacity(measured float64, ready int) float64 {
 	if ready > g.base.units {
-		return math.Max(measured, g.base.each())
+		return math.Max(measured, g.base.unitRate())
 	}
 	return measured
 }
 
-// judge compares the current level with the one before units were added.
-func (g *gain) judge(at time.Duration, here level, least float64) {
-	each := g.base.each()
+// judgeLevel compares the current level with the one before units were added.
+func (g *gain) judgeLevel(at time.Duration, here level, least float64) {
+	each := g.base.unitRate()
 	if each <= 0 {
 		g.base = here
 		return
@@ -155,7 +155,7 @@ func (g *gain) judge(at time.Duration, here level, least float64) {
 func (g *gain) underCeiling(at time.Duration, here level, busy bool, least float64) {
 	switch {
 	case g.probe && here.units > g.before.units:
-		brought := (here.rate - g.before.rate) / float64(here.units-g.before.units) / g.before.each()
+		brought := (here.rate - g.before.rate) / float64(here.units-g.before.units) / g.before.unitRate()
 		if busy && brought < least {
 			g.ceiling, g.probe = g.before.units, false
 			g.pause = min(2*g.pause, lastRetry)

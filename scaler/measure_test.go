@@ -77,14 +77,14 @@ func TestForecastTrend(t *testing.T) {
 	for s := range 300 {
 		f.addRate(time.Duration(s)*time.Second, 100+2*float64(s))
 	}
-	near(t, "the forecast for 30 s", f.after(30*time.Second), 100+2*330, 0.05)
+	near(t, "the forecast for 30 s", f.rateAfter(30*time.Second), 100+2*330, 0.05)
 
 	random := rand.New(rand.NewPCG(1, 1))
 	off := 0
 	f = forecast{}
 	for s := range 3600 {
 		f.addRate(time.Duration(s)*time.Second, 100+10*random.NormFloat64())
-		if got := f.after(30 * time.Second); math.Abs(got-100) > 15 {
+		if got := f.rateAfter(30 * time.Second); math.Abs(got-100) > 15 {
 			off++
 		}
 	}
@@ -100,7 +100,7 @@ func TestForecastTakesAJump(t *testing.T) {
 	}
 	f.addRate(305*time.Second, 1000)
 	near(t, "the level after a jump", f.level, 1000, 0.01)
-	near(t, "the forecast after a jump", f.after(time.Minute), 1000, 0.01)
+	near(t, "the forecast after a jump", f.rateAfter(time.Minute), 1000, 0.01)
 }
 
 func TestForecastSeason(t *testing.T) {
@@ -116,8 +116,8 @@ func TestForecastSeason(t *testing.T) {
 	for s := 0; s < 3*3600-60; s += look {
 		f.addRate(time.Duration(s)*time.Second, math.Max(rate(float64(s))+7*random.NormFloat64(), 0))
 	}
-	near(t, "the forecast for two minutes later, past the hour", f.after(2*time.Minute), 500, 0.2)
-	if got := f.after(10 * time.Second); got > 100 {
+	near(t, "the forecast for two minutes later, past the hour", f.rateAfter(2*time.Minute), 500, 0.2)
+	if got := f.rateAfter(10 * time.Second); got > 100 {
 		t.Errorf("the forecast for ten seconds later, before the hour, is %.0f, want about 50", got)
 	}
 }
@@ -136,7 +136,7 @@ func TestForecastSeasonEnds(t *testing.T) {
 	for ; s < 6*3600-60; s += 10 {
 		f.addRate(time.Duration(s)*time.Second, 50)
 	}
-	if got := f.after(2 * time.Minute); got > 75 {
+	if got := f.rateAfter(2 * time.Minute); got > 75 {
 		t.Errorf("three hours after the season has ended the forecast is %.0f, want about 50", got)
 	}
 }

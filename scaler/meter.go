@@ -74,7 +74,7 @@ func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l 
 		l.Arrivals = math.Max(float64(came), 0) / seconds
 		l.Done, l.Failed = float64(done)/seconds, math.Max(float64(c.Failed-m.last.Failed), 0)/seconds
 		if l.Slots > 0 {
-			m.measure(float64(done), (c.Taken-m.last.Taken)/l.Slots, l.Busy, seconds)
+			m.addFinished(float64(done), (c.Taken-m.last.Taken)/l.Slots, l.Busy, seconds)
 		}
 		ok = true
 	}
@@ -87,8 +87,8 @@ func (m *Meter) Look(function string, at time.Duration, c Counts, ready int) (l 
 	return l, ok
 }
 
-// measure adds finished messages, and the unit-seconds that they took.
-func (m *Meter) measure(done, taken, busy, seconds float64) {
+// addFinished adds finished messages, and the unit-seconds that they took.
+func (m *Meter) addFinished(done, taken, busy, seconds float64) {
 	if done <= 0 || taken <= 0 {
 		return
 	}

@@ -92,7 +92,7 @@ func (p *Policy) Check() error {
 	wrong(p.Interval <= 0, "interval is %v; it must be more than 0s", p.Interval)
 	wrong(p.MaxStep < 0 || p.ScaleInAfter < 0 || p.Idle < 0 || p.FallbackAfter < 0, "max_step, scale_in_after, idle and fallback_after must not be negative")
 	for i, s := range p.Schedules {
-		if err := s.check(p.Max); err != nil {
+		if err := s.checkBounds(p.Max); err != nil {
 			errs = append(errs, fmt.Errorf("schedules[%d]: %w", i, err))
 		}
 	}
@@ -135,7 +135,7 @@ func (s *Scaler) Decide(in Signals) Decision {
 	in.At = max(in.At, s.last)
 	s.last = in.At
 	d := Decision{Current: in.Ready + in.Starting, Bound: BoundFormula, Signals: in, Policy: p}
-	a := s.ask(&d)
+	a := s.sumTerms(&d)
 	d.Raw = roundUp(a.units)
 	if blur := min(a.off, tolerance*a.units); roundUp(a.units-blur) <= d.Current && d.Raw > d.Current && d.Current > 0 {
 		d.Raw = d.Current // the difference may be noise
@@ -160,8 +160,8 @@ func (s *Scaler) Decide(in Signals) Decision {
 	if !idle {
 		d.atLeast(min(d.Current, 1), BoundIdle)
 	}
-	s.activate(&d, a)
-	s.unread(&d, a)
+	s.checkActivation(&d, a)
+	s.holdUnread(&d, a)
 	if a.unsettled > 0 && d.atLeast(1, BoundUnsettled) {
 		d.Note = fmt.Sprintf("%d delivered and not settled: in flight, or waiting for a retry", a.unsettled)
 	}
@@ -169,7 +169,7 @@ func (s *Scaler) Decide(in Signals) Decision {
 		d.Wanted, d.Bound = d.Current+p.MaxStep, BoundStep
 	}
 	for _, schedule := range p.Schedules {
-		if schedule.holds(in.Clock) && d.atLeast(schedule.Min, BoundSchedule) {
+		if schedule.holdsAt(in.Clock) && d.atLeast(schedule.Min, BoundSchedule) {
 			d.Note = schedule.String()
 		}
 	}
@@ -203,10 +203,10 @@ type asked struct {
 	unread, doubling, capped bool
 }
 
-// ask adds the functions' terms to a decision, and returns their sums.
-func (s *Scaler) ask(d *Decision) (a asked) {
+// sumTerms adds the functions' terms to a decision, and returns their sums.
+func (s *Scaler) sumTerms(d *Decision) (a asked) {
 	for _, l := range d.Signals.Loads {
-		t, off := s.term(d.Signals, l)
+		t, off := s.termOf(d.Signals, l)
 		d.Terms = append(d.Terms, t)
 		a.units += t.Units
 		a.off = math.Hypot(a.off, off)
@@ -226,8 +226,8 @@ func (s *Scaler) ask(d *Decision) (a asked) {
 // roundUp rounds up, and ignores rounding errors of floating point.
 func roundUp(units float64) int { return int(math.Ceil(math.Min(units, math.MaxInt32) - 1e-9)) }
 
-// term returns the demand of one function, divided by the utilisation, and its standard error.
-func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
+// termOf returns the demand of one function, divided by the utilisation, and its standard error.
+func (s *Scaler) termOf(in Signals, l Load) (t Term, off float64) {
 	p := &s.policy
 	f := s.functions[l.Function]
 	if f == nil {
@@ -250,26 +250,26 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 	case l.Capacity <= 0:
 		t.How = ByIdling
 		if l.Backlog > 0 || inFlight > 0 {
-			t.How, t.Units = ByDoubling, s.doubled(in, l, inFlight)
+			t.How, t.Units = ByDoubling, s.doubledUnits(in, l, inFlight)
 		}
 	default:
-		t.Capacity = f.gain.capacity(l.Capacity, in.Ready)
+		t.Capacity = f.gain.unitCapacity(l.Capacity, in.Ready)
 		horizon := in.StartUp + p.Interval
 		if p.Forecast {
-			t.Arrivals = math.Max(t.Arrivals, f.arrivals.after(horizon))
+			t.Arrivals = math.Max(t.Arrivals, f.arrivals.rateAfter(horizon))
 		}
 		// While new units start, messages accumulate that the current units cannot handle.
 		soon := t.Capacity * (float64(in.Ready) + float64(in.Starting)/2)
 		t.Backlog += math.Max(t.Arrivals-soon, 0) * in.StartUp.Seconds()
-		t.Within = s.within(l, in.StartUp)
+		t.Within = s.clearTime(l, in.StartUp)
 		t.Units = (t.Arrivals + t.Backlog/t.Within.Seconds()) / t.Capacity
 		if l.AtLeast && l.Busy >= saturated {
 			// The size of the backlog is unknown, but all units are busy.
-			if more := s.doubled(in, l, inFlight) * p.Utilisation; more > t.Units {
+			if more := s.doubledUnits(in, l, inFlight) * p.Utilisation; more > t.Units {
 				t.Units, t.How = more, ByDoubling
 			}
 		}
-		off = math.Hypot(f.arrivals.deviation()/t.Capacity, t.Units*l.Spread) / p.Utilisation
+		off = math.Hypot(f.arrivals.levelDeviation()/t.Capacity, t.Units*l.Spread) / p.Utilisation
 	}
 	f.units = t.Units
 	if t.How == ByFormula || l.Capacity > 0 && t.How == ByDoubling {
@@ -285,9 +285,9 @@ func (s *Scaler) term(in Signals, l Load) (t Term, off float64) {
 	return t, off
 }
 
-// doubled returns twice the current number, once all units are ready, and no more than could
+// doubledUnits returns twice the current number, once all units are ready, and no more than could
 // have work.
-func (s *Scaler) doubled(in Signals, l Load, inFlight float64) float64 {
+func (s *Scaler) doubledUnits(in Signals, l Load, inFlight float64) float64 {
 	units := float64(in.Ready + in.Starting)
 	if in.Starting == 0 && l.Backlog > 0 {
 		units = math.Max(2*units, 1)
@@ -298,8 +298,8 @@ func (s *Scaler) doubled(in Signals, l Load, inFlight float64) float64 {
 	return units
 }
 
-// within returns the time in which to clear the backlog.
-func (s *Scaler) within(l Load, startUp time.Duration) time.Duration {
+// clearTime returns the time in which to clear the backlog.
+func (s *Scaler) clearTime(l Load, startUp time.Duration) time.Duration {
 	p := &s.policy
 	if p.ClearWithin > 0 {
 		return p.ClearWithin
@@ -318,8 +318,8 @@ func (s *Scaler) scaleIn(d *Decision, few, surely int) {
 		after = min(max(2*d.Signals.StartUp, scaleInLeast), scaleInMost)
 	}
 	now := d.Signals.At
-	lately := s.surely.most(now, surely, after)
-	if long := s.likely.most(now, few, scaleInSlowly*after); long < lately {
+	lately := s.surely.slidingMax(now, surely, after)
+	if long := s.likely.slidingMax(now, few, scaleInSlowly*after); long < lately {
 		lately = long
 	}
 	if lately = min(lately, d.Current); d.Wanted < lately {
@@ -336,8 +336,8 @@ type want struct {
 	units int
 }
 
-// most adds a number, and returns the highest of those that are at most age old.
-func (w *window) most(now time.Duration, units int, age time.Duration) int {
+// slidingMax adds a number, and returns the highest of those that are at most age old.
+func (w *window) slidingMax(now time.Duration, units int, age time.Duration) int {
 	for len(*w) > 0 && (*w)[len(*w)-1].units <= units {
 		*w = (*w)[:len(*w)-1]
 	}
@@ -348,8 +348,8 @@ func (w *window) most(now time.Duration, units int, age time.Duration) int {
 	return (*w)[0].units
 }
 
-// activate keeps zero units until enough messages wait, or one of them long enough.
-func (s *Scaler) activate(d *Decision, a asked) {
+// checkActivation keeps zero units until enough messages wait, or one of them long enough.
+func (s *Scaler) checkActivation(d *Decision, a asked) {
 	p, now := &s.policy, d.Signals.At
 	if d.Current > 0 || a.waiting == 0 {
 		s.waiting = false
@@ -366,9 +366,9 @@ func (s *Scaler) activate(d *Decision, a asked) {
 	d.atLeast(1, BoundActivation)
 }
 
-// unread keeps the current number while a backlog cannot be read, and after FallbackAfter at
+// holdUnread keeps the current number while a backlog cannot be read, and after FallbackAfter at
 // least the fallback.
-func (s *Scaler) unread(d *Decision, a asked) {
+func (s *Scaler) holdUnread(d *Decision, a asked) {
 	p, now := &s.policy, d.Signals.At
 	if !a.unread {
 		s.unreadable = -1

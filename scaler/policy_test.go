@@ -328,7 +328,7 @@ func TestSchedule(t *testing.T) {
 		{night, at(6, 5, 0), false}, {night, at(7, 22, 0), false},
 		{all, at(1, 0, 0), true}, {all, at(1, 23, 59), true},
 	} {
-		if got := c.schedule.holds(c.at); got != c.want {
+		if got := c.schedule.holdsAt(c.at); got != c.want {
 			t.Errorf("%v on %v: %v, want %v", c.schedule, c.at.Format("Mon 15:04"), got, c.want)
 		}
 	}

@@ -215,11 +215,11 @@ func (d Decision) Explain() string {
 	if s.Failing != "" {
 		line("units do not start: %s", s.Failing)
 	}
-	line("held by: %s%s", d.Bound, noted(d.Note))
+	line("held by: %s%s", d.Bound, noteText(d.Note))
 	return b.String()
 }
 
-func noted(note string) string {
+func noteText(note string) string {
 	if note == "" {
 		return ""
 	}

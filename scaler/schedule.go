@@ -20,7 +20,7 @@ type Schedule struct {
 
 const day = 24 * time.Hour
 
-func (s Schedule) check(most int) error {
+func (s Schedule) checkBounds(most int) error {
 	switch {
 	case s.From < 0 || s.From >= day || s.To < 0 || s.To > day:
 		return fmt.Errorf("from %v to %v: times of day are between 00:00 and 24:00", s.From, s.To)
@@ -30,9 +30,9 @@ func (s Schedule) check(most int) error {
 	return nil
 }
 
-// holds reports whether a moment is within the schedule. The time of day is that of the wall
+// holdsAt reports whether a moment is within the schedule. The time of day is that of the wall
 // clock, also on days with a clock change.
-func (s Schedule) holds(t time.Time) bool {
+func (s Schedule) holdsAt(t time.Time) bool {
 	now := time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute + time.Duration(t.Second())*time.Second
 	on := func(d time.Weekday) bool { return len(s.Days) == 0 || slices.Contains(s.Days, d) }
 	if s.From < s.To {

@@ -37,8 +37,8 @@ const (
 	outputGrace = time.Second
 )
 
-// start starts an instance. The caller holds mu.
-func (p *Provisioner) start(now time.Time) (*instance, error) {
+// startInstance starts an instance. The caller holds mu.
+func (p *Provisioner) startInstance(now time.Time) (*instance, error) {
 	i := &instance{id: p.freeID(), since: now, gone: make(chan struct{})}
 	var hello json.RawMessage
 	if p.cfg.Hello != nil {
@@ -74,7 +74,7 @@ func (p *Provisioner) start(now time.Time) (*instance, error) {
 	i.reading.Go(func() {
 		_, _ = down.Write(append(hello, '\n')) // Wait reports a child that has exited
 	})
-	i.reading.Go(func() { p.read(i, up) })
+	i.reading.Go(func() { p.readReports(i, up) })
 	go func() {
 		i.err = i.cmd.Wait()
 		_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL) // any process that it left behind
@@ -99,8 +99,8 @@ func (p *Provisioner) freeID() int {
 	}
 }
 
-// read reads an instance's reports until it closes its end.
-func (p *Provisioner) read(i *instance, up *os.File) {
+// readReports reads an instance's reports until it closes its end.
+func (p *Provisioner) readReports(i *instance, up *os.File) {
 	defer func() { _ = up.Close() }() // it was only read
 	lines := bufio.NewScanner(up)
 	lines.Buffer(nil, maxReport)
@@ -110,7 +110,7 @@ func (p *Provisioner) read(i *instance, up *os.File) {
 			p.cfg.Log.Error("cannot read a report of an instance: it is not JSON", "instance", i.id, "error", err)
 			continue
 		}
-		p.reported(i, r)
+		p.handleReport(i, r)
 	}
 	if err := lines.Err(); err != nil {
 		p.cfg.Log.Error("cannot read an instance's reports", "instance", i.id, "error", err)
@@ -120,8 +120,8 @@ func (p *Provisioner) read(i *instance, up *os.File) {
 // startDrain requests that the instance drains, by closing the pipe to it.
 func (i *instance) startDrain() { _ = i.down.Close() }
 
-// kill kills the instance and all processes of its group.
-func (i *instance) kill(why string) {
+// killGroup kills the instance and all processes of its group.
+func (i *instance) killGroup(why string) {
 	if i.killed == "" {
 		i.killed = why
 	}
@@ -130,8 +130,8 @@ func (i *instance) kill(why string) {
 
 func (i *instance) wait() { <-i.gone }
 
-// how describes how it ended.
-func (i *instance) how() string {
+// endReason describes how it ended.
+func (i *instance) endReason() string {
 	switch {
 	case i.killed != "":
 		return i.killed

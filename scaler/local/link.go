@@ -65,10 +65,10 @@ func Attach(env func(name string) (string, bool)) (*Link, error) {
 	return l, nil
 }
 
-// Drain returns a channel that is closed when the instance must finish its messages and exit:
+// DrainRequested returns a channel that is closed when the instance must finish its messages and exit:
 // either it was requested, or the provisioner has exited, and others may be started in its
 // place.
-func (l *Link) Drain() <-chan struct{} { return l.drain }
+func (l *Link) DrainRequested() <-chan struct{} { return l.drain }
 
 // Report sends a report. The first one reports that the instance is ready.
 func (l *Link) Report(inFlight int64, load any) error {

@@ -123,9 +123,9 @@ func (p *Provisioner) Set(_ context.Context, n int) error {
 	return nil
 }
 
-// Ready waits until the first instance is ready. It returns the reason if it could not start.
+// WaitReady waits until the first instance is ready. It returns the reason if it could not start.
 // Later instances are retried.
-func (p *Provisioner) Ready(ctx context.Context) error {
+func (p *Provisioner) WaitReady(ctx context.Context) error {
 	select {
 	case <-p.first:
 	case <-ctx.Done():
@@ -189,14 +189,14 @@ func (p *Provisioner) Run(ctx context.Context) error {
 func (p *Provisioner) pauseLeft() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.active() >= p.wanted {
+	if p.activeCount() >= p.wanted {
 		return 0
 	}
 	return time.Until(p.next)
 }
 
-// active returns the number of instances that are not draining. The caller holds mu.
-func (p *Provisioner) active() (n int) {
+// activeCount returns the number of instances that are not draining. The caller holds mu.
+func (p *Provisioner) activeCount() (n int) {
 	for _, i := range p.instances {
 		if i.state != draining {
 			n++
@@ -213,15 +213,15 @@ func (p *Provisioner) reconcile() int {
 	now := time.Now()
 	left := p.instances[:0]
 	for _, i := range p.instances {
-		if !p.ended(i, now) {
+		if !p.checkEnded(i, now) {
 			left = append(left, i)
 		}
 	}
 	clear(p.instances[len(left):])
 	p.instances = left
-	p.drainUnits(p.active()-p.wanted, now)
-	for n := p.active(); n < p.wanted && !now.Before(p.next); n++ {
-		i, err := p.start(now)
+	p.drainUnits(p.activeCount()-p.wanted, now)
+	for n := p.activeCount(); n < p.wanted && !now.Before(p.next); n++ {
+		i, err := p.startInstance(now)
 		if err != nil {
 			p.notReady(fmt.Sprintf("an instance cannot be started: %v", err), now)
 			break
@@ -231,17 +231,17 @@ func (p *Provisioner) reconcile() int {
 	return len(p.instances)
 }
 
-// ended reports whether an instance has ended, and kills one that exceeds a limit. The caller
+// checkEnded reports whether an instance has ended, and kills one that exceeds a limit. The caller
 // holds mu.
-func (p *Provisioner) ended(i *instance, now time.Time) bool {
+func (p *Provisioner) checkEnded(i *instance, now time.Time) bool {
 	select {
 	case <-i.gone:
 	default:
 		switch {
 		case i.state == starting && now.Sub(i.since) > p.cfg.StartLimit:
-			i.kill(fmt.Sprintf("it was not ready within %v", p.cfg.StartLimit))
+			i.killGroup(fmt.Sprintf("it was not ready within %v", p.cfg.StartLimit))
 		case i.state == draining && now.Sub(i.since) > p.cfg.DrainLimit:
-			i.kill(fmt.Sprintf("it had not drained within %v", p.cfg.DrainLimit))
+			i.killGroup(fmt.Sprintf("it had not drained within %v", p.cfg.DrainLimit))
 		}
 		return false
 	}
@@ -256,14 +256,14 @@ func (p *Provisioner) ended(i *instance, now time.Time) bool {
 	case i.state == draining:
 		p.cfg.Log.Error("an instance was killed while it drained; its messages will be redelivered when their leases expire", "instance", i.id, "error", i.killed)
 	case i.state == starting:
-		p.notReady(fmt.Sprintf("instance %d ended before it was ready: %s", i.id, i.how()), now)
+		p.notReady(fmt.Sprintf("instance %d ended before it was ready: %s", i.id, i.endReason()), now)
 	default:
 		if lived > healthy {
 			p.pause.Reset()
 		}
 		delay := p.pause.NextBackOff()
 		p.next = now.Add(delay)
-		p.cfg.Log.Error("an instance died; it will be replaced", "instance", i.id, "error", i.how(), "lived", lived, "in", delay.Round(time.Millisecond))
+		p.cfg.Log.Error("an instance died; it will be replaced", "instance", i.id, "error", i.endReason(), "lived", lived, "in", delay.Round(time.Millisecond))
 	}
 	return true
 }
@@ -277,11 +277,11 @@ func (p *Provisioner) notReady(why string, now time.Time) {
 	p.next = now.Add(delay)
 	p.failing = why
 	p.cfg.Log.Error("an instance did not start; will try again", "error", why, "in", delay.Round(time.Millisecond))
-	p.tried()
+	p.closeFirst()
 }
 
-// tried closes first: the first instance is ready, or could not start. The caller holds mu.
-func (p *Provisioner) tried() {
+// closeFirst closes first: the first instance is ready, or could not start. The caller holds mu.
+func (p *Provisioner) closeFirst() {
 	select {
 	case <-p.first:
 	default:
@@ -309,8 +309,8 @@ func (p *Provisioner) drainUnits(n int, now time.Time) {
 	}
 }
 
-// reported takes an instance's report. The first one makes it ready.
-func (p *Provisioner) reported(i *instance, r report) {
+// handleReport takes an instance's report. The first one makes it ready.
+func (p *Provisioner) handleReport(i *instance, r report) {
 	if p.cfg.Reported != nil { // first, so that its load is known when it counts as ready
 		p.cfg.Reported(i.id, r.Load)
 	}
@@ -325,6 +325,6 @@ func (p *Provisioner) reported(i *instance, r report) {
 	i.state, i.since = ready, now
 	p.failing, p.once = "", true
 	p.cfg.Log.Info("an instance is ready", "instance", i.id, "pid", i.cmd.Process.Pid, "start_up", p.startUp.Round(time.Millisecond))
-	p.tried()
+	p.closeFirst()
 	p.wakeUp()
 }

@@ -78,7 +78,7 @@ func instance(how string) error {
 	if err := link.Report(0, g); err != nil {
 		return err
 	}
-	drain, busy := link.Drain(), false
+	drain, busy := link.DrainRequested(), false
 	for {
 		select {
 		case s := <-signals:
@@ -263,7 +263,7 @@ func TestAnInstanceThatWillNotStart(t *testing.T) {
 	b := &bed{dir: t.TempDir()}
 	b.open(t, "fails", nil)
 	set(t, b.p, 1)
-	err := b.p.Ready(t.Context())
+	err := b.p.WaitReady(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "instance 1 ended before it was ready: exit status 3") {
 		t.Errorf("got %v", err)
 	}
@@ -277,7 +277,7 @@ func TestAProgramThatIsNotThere(t *testing.T) {
 	b := &bed{dir: t.TempDir()}
 	b.open(t, "well", func(c *local.Config) { c.Command.Path = filepath.Join(b.dir, "nothing") })
 	set(t, b.p, 1)
-	if err := b.p.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "an instance cannot be started") {
+	if err := b.p.WaitReady(t.Context()); err == nil || !strings.Contains(err.Error(), "an instance cannot be started") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -288,7 +288,7 @@ func TestAGreetingThatCannotBeMade(t *testing.T) {
 		c.Hello = func(int) (json.RawMessage, error) { return nil, errors.New("speechless") }
 	})
 	set(t, b.p, 1)
-	if err := b.p.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "speechless") {
+	if err := b.p.WaitReady(t.Context()); err == nil || !strings.Contains(err.Error(), "speechless") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -297,7 +297,7 @@ func TestAnInstanceThatHangsAtItsStart(t *testing.T) {
 	b := &bed{dir: t.TempDir()}
 	b.open(t, "stuck", func(c *local.Config) { c.StartLimit = 100 * time.Millisecond })
 	set(t, b.p, 1)
-	if err := b.p.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "it was not ready within 100ms") {
+	if err := b.p.WaitReady(t.Context()); err == nil || !strings.Contains(err.Error(), "it was not ready within 100ms") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -306,7 +306,7 @@ func TestAnInstanceThatHangsWhileItDrains(t *testing.T) {
 	b := &bed{dir: t.TempDir()}
 	b.open(t, "deaf", func(c *local.Config) { c.DrainLimit = 100 * time.Millisecond })
 	set(t, b.p, 1)
-	if err := b.p.Ready(t.Context()); err != nil {
+	if err := b.p.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	set(t, b.p, 0)

@@ -28,7 +28,7 @@ func Clairvoyant(t Trace, m Model) Result {
 		if time.Duration(i)*step < m.StartUp { // no more can have started before
 			limit = math.Min(limit, float64(m.Min)*each)
 		}
-		came[i+1] = came[i] + float64(t.At(i))
+		came[i+1] = came[i] + float64(t.ArrivalsAt(i))
 		early[i+1] = math.Min(came[i+1], early[i]+limit)
 		r.Late += int64(math.Max(math.Min(came[max(i-age, 0)], early[i+1])-early[i], 0))
 	}
@@ -38,7 +38,7 @@ func Clairvoyant(t Trace, m Model) Result {
 	}
 	late[n] = early[n] // all messages are done at the end
 	had := float64(m.Min)
-	for _, rate := range taut(late, early) {
+	for _, rate := range tautSlopes(late, early) {
 		instances := math.Min(math.Max(rate/each, float64(m.Min)), float64(m.Max))
 		r.InstanceSeconds += instances * step.Seconds()
 		if instances > had {
@@ -55,9 +55,9 @@ func Clairvoyant(t Trace, m Model) Result {
 	return r
 }
 
-// taut returns the slope, in each step, of the shortest path from late[0] to late[n] that is
+// tautSlopes returns the slope, in each step, of the shortest path from late[0] to late[n] that is
 // never below late nor above early.
-func taut(late, early []float64) []float64 {
+func tautSlopes(late, early []float64) []float64 {
 	n := len(late) - 1
 	out := make([]float64, 0, n)
 	at, height := 0, late[0]

@@ -17,11 +17,11 @@ func Compare(t Trace, policies []Policy, seed uint64) Comparison {
 	return c
 }
 
-// Cost returns a result's instance-seconds as a multiple of the clairvoyant's.
-func (c Comparison) Cost(r Result) float64 { return r.InstanceSeconds / c.Bound.InstanceSeconds }
+// CostRatio returns a result's instance-seconds as a multiple of the clairvoyant's.
+func (c Comparison) CostRatio(r Result) float64 { return r.InstanceSeconds / c.Bound.InstanceSeconds }
 
-// Avoidable returns how many messages were late beyond those of the clairvoyant.
-func (c Comparison) Avoidable(r Result) int64 { return max(r.Late-c.Bound.Late, 0) }
+// AvoidableLate returns how many messages were late beyond those of the clairvoyant.
+func (c Comparison) AvoidableLate(r Result) int64 { return max(r.Late-c.Bound.Late, 0) }
 
 // Peers returns the models of other autoscalers.
 func Peers() []Policy { return []Policy{KEDA(), Azure(), Knative()} }

@@ -35,8 +35,8 @@ func (f *fleet) drainingCount() (n int) {
 
 func (f *fleet) count() int { return f.ready + f.startingCount() + f.drainingCount() }
 
-// start makes instances ready whose start-up has ended, and reports whether there were any.
-func (f *fleet) start(now time.Duration) (any bool) {
+// finishStarts makes instances ready whose start-up has ended, and reports whether there were any.
+func (f *fleet) finishStarts(now time.Duration) (any bool) {
 	for len(f.starting) > 0 && f.starting[0].until <= now {
 		f.ready += f.starting[0].count
 		f.starting = f.starting[1:]
@@ -45,9 +45,9 @@ func (f *fleet) start(now time.Duration) (any bool) {
 	return any
 }
 
-// set changes the number of instances to n. It first removes those that are starting, the
+// setCount changes the number of instances to n. It first removes those that are starting, the
 // newest first.
-func (f *fleet) set(now time.Duration, n int, w *world, idleFirst bool) {
+func (f *fleet) setCount(now time.Duration, n int, w *world, idleFirst bool) {
 	more := n - f.ready - f.startingCount()
 	if more > 0 {
 		f.starting = append(f.starting, group{count: more, until: now + w.model.StartUp})
@@ -60,12 +60,12 @@ func (f *fleet) set(now time.Duration, n int, w *world, idleFirst bool) {
 		}
 	}
 	if more < 0 {
-		f.remove(now, -more, w, idleFirst)
+		f.drainReady(now, -more, w, idleFirst)
 	}
 }
 
-// remove drains n ready instances.
-func (f *fleet) remove(now time.Duration, n int, w *world, idleFirst bool) {
+// drainReady drains n ready instances.
+func (f *fleet) drainReady(now time.Duration, n int, w *world, idleFirst bool) {
 	inFlight := w.flight.count
 	for _, g := range f.draining {
 		inFlight -= g.busy
@@ -84,14 +84,14 @@ func (f *fleet) remove(now time.Duration, n int, w *world, idleFirst bool) {
 		each = float64(inFlight) / float64(f.ready-idle)
 	}
 	f.ready -= n
-	if busy := min(w.whole(each*float64(working)), inFlight); busy > 0 {
+	if busy := min(w.roundRandomly(each*float64(working)), inFlight); busy > 0 {
 		f.draining = append(f.draining, group{count: working, until: now + w.model.Grace, busy: busy})
 	}
 }
 
-// finished removes done messages, of inFlight, from the draining instances in proportion, and
+// removeDone removes done messages, of inFlight, from the draining instances in proportion, and
 // returns the number of messages left in them.
-func (f *fleet) finished(done, inFlight int64) (left int64) {
+func (f *fleet) removeDone(done, inFlight int64) (left int64) {
 	if inFlight == 0 {
 		return 0
 	}
@@ -104,9 +104,9 @@ func (f *fleet) finished(done, inFlight int64) (left int64) {
 	return left
 }
 
-// drain removes draining instances without messages in flight, and those whose grace has ended.
+// endDrained removes draining instances without messages in flight, and those whose grace has ended.
 // It returns the number of interrupted messages.
-func (f *fleet) drain(now time.Duration, w *world) (interrupted int64) {
+func (f *fleet) endDrained(now time.Duration, w *world) (interrupted int64) {
 	left := f.draining[:0]
 	for _, g := range f.draining {
 		g.count = int(min(int64(g.count), g.busy))

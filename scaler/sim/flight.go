@@ -33,7 +33,7 @@ func newFlight(m Model) flight {
 	// The number of steps of a message: k is any time that rounds to k.
 	below := 0.0
 	for k := 1; below < 1-tail; k++ {
-		to := m.within((float64(k) + 0.5) * step.Seconds())
+		to := m.probabilityWithin((float64(k) + 0.5) * step.Seconds())
 		if to > 1-tail || k >= 100_000 {
 			to = 1
 		}
@@ -44,8 +44,8 @@ func newFlight(m Model) flight {
 	return f
 }
 
-// within returns the probability that a message takes at most that many seconds.
-func (m Model) within(seconds float64) float64 {
+// probabilityWithin returns the probability that a message takes at most that many seconds.
+func (m Model) probabilityWithin(seconds float64) float64 {
 	mean := m.Service.Seconds()
 	if m.Spread == 0 {
 		if seconds >= mean {
@@ -58,22 +58,22 @@ func (m Model) within(seconds float64) float64 {
 	return 0.5 * math.Erfc(-(math.Log(seconds)-mu)/math.Sqrt(2*variance))
 }
 
-// now returns the number of messages in flight; mean is the same over the last step.
-func (f *flight) now() int64 { return int64(math.Round(f.mean())) }
+// inFlight returns the number of messages in flight; meanInFlight is the same over the last step.
+func (f *flight) inFlight() int64 { return int64(math.Round(f.meanInFlight())) }
 
-func (f *flight) mean() float64 {
+func (f *flight) meanInFlight() float64 {
 	if f.long {
 		return float64(f.count)
 	}
 	return f.shared
 }
 
-// step finishes the messages that are due, at most limit. It returns how many those are, and
+// finishDue finishes the messages that are due, at most limit. It returns how many those are, and
 // how many more may begin.
-func (f *flight) step(w *world, limit int64) (done, room int64) {
+func (f *flight) finishDue(w *world, limit int64) (done, room int64) {
 	slots := int64(w.fleet.ready) * int64(f.model.Slots)
 	if !f.long {
-		return f.short(w, limit, slots)
+		return f.stepShort(w, limit, slots)
 	}
 	f.head = (f.head + 1) % len(f.due)
 	due := f.due[f.head] + f.late
@@ -81,12 +81,12 @@ func (f *flight) step(w *world, limit int64) (done, room int64) {
 	done = min(due, limit)
 	f.late = due - done
 	f.count -= done
-	left := w.fleet.finished(done, f.count+done)
+	left := w.fleet.removeDone(done, f.count+done)
 	return done, max(slots-(f.count-left), 0)
 }
 
-// short delivers as many messages as a step can handle, and finishes them at once.
-func (f *flight) short(w *world, limit, slots int64) (done, room int64) {
+// stepShort delivers as many messages as a step can handle, and finishes them at once.
+func (f *flight) stepShort(w *world, limit, slots int64) (done, room int64) {
 	capacity := float64(slots) * step.Seconds() / f.model.Service.Seconds()
 	if capacity > 0 {
 		capacity += math.Sqrt(capacity) * f.model.Spread * w.random.NormFloat64()
@@ -100,8 +100,8 @@ func (f *flight) short(w *world, limit, slots int64) (done, room int64) {
 	return done, done
 }
 
-// begin adds n messages in flight.
-func (f *flight) begin(w *world, n int64) {
+// addInFlight adds n messages in flight.
+func (f *flight) addInFlight(w *world, n int64) {
 	if !f.long {
 		return
 	}

@@ -28,7 +28,7 @@ func (c Comparison) Plot(to io.Writer) error {
 	all := append([]Result{c.Bound}, c.Results...)
 	arrivals := make([]float64, c.Trace.Steps())
 	for i := range arrivals {
-		arrivals[i] = float64(c.Trace.At(i)) / step.Seconds()
+		arrivals[i] = float64(c.Trace.ArrivalsAt(i)) / step.Seconds()
 	}
 	// An outlier must not flatten the others.
 	backlogTop, instancesTop := scaleOf(all, func(r Result) []float64 { return r.Backlog }), scaleOf(all, func(r Result) []float64 { return r.Instances })
@@ -37,23 +37,23 @@ func (c Comparison) Plot(to io.Writer) error {
 	var d chart.Drawing
 	d.Put(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`, plotWidth, height)
 	d.Put(`<rect width="%d" height="%d" fill="#fff"/>`, plotWidth, height)
-	d.Text(plotLeft, 20, `font-size="15" font-weight="bold"`, fmt.Sprintf("%s: %s messages in %v", c.Trace.Name, grouped(c.Trace.Messages()), time.Duration(c.Trace.Steps())*step))
+	d.Text(plotLeft, 20, `font-size="15" font-weight="bold"`, fmt.Sprintf("%s: %s messages in %v", c.Trace.Name, groupDigits(c.Trace.Messages()), time.Duration(c.Trace.Steps())*step))
 	y := float64(plotHead + panelHead)
 	d.Text(plotLeft, y-6, "", "arrivals a second")
-	curve(&d, arrivals, peak(arrivals), y, "#666")
+	drawCurve(&d, arrivals, peak(arrivals), y, "#666")
 	y += panelHigh + panelGap
 	for i, r := range all {
-		head := fmt.Sprintf("%s: %s instance-seconds", r.Policy, grouped(int64(r.InstanceSeconds)))
+		head := fmt.Sprintf("%s: %s instance-seconds", r.Policy, groupDigits(int64(r.InstanceSeconds)))
 		if i > 0 {
 			head += fmt.Sprintf(", %.2f × clairvoyant; late %.2f%%, avoidably %.2f%%; p99 %v; %d turns",
-				c.Cost(r), 100*r.LateShare(), 100*float64(c.Avoidable(r))/float64(max(r.Messages, 1)), r.P99, r.Turns)
+				c.CostRatio(r), 100*r.LateShare(), 100*float64(c.AvoidableLate(r))/float64(max(r.Messages, 1)), r.P99, r.Turns)
 		}
 		y += panelHead
 		d.Text(plotLeft, y-6, `font-weight="bold"`, head)
-		curve(&d, r.Backlog, backlogTop, y, "#c33")
+		drawCurve(&d, r.Backlog, backlogTop, y, "#c33")
 		d.Text(plotLeft-34, y+panelHigh/2, `text-anchor="end" fill="#c33"`, "waiting")
 		y += panelHigh + panelGap
-		curve(&d, r.Instances, instancesTop, y, "#27c")
+		drawCurve(&d, r.Instances, instancesTop, y, "#27c")
 		d.Text(plotLeft-34, y+panelHigh/2, `text-anchor="end" fill="#27c"`, "instances")
 		y += panelHigh + panelGap
 	}
@@ -91,8 +91,8 @@ func peak(values []float64) float64 {
 	return top
 }
 
-// curve draws values below the height y; each point is the maximum of its interval.
-func curve(d *chart.Drawing, values []float64, top, y float64, color string) {
+// drawCurve draws values below the height y; each point is the maximum of its interval.
+func drawCurve(d *chart.Drawing, values []float64, top, y float64, color string) {
 	d.Line(plotLeft, y+panelHigh, plotWidth-plotRight, y+panelHigh, `stroke="#ddd"`)
 	d.Text(plotLeft-4, y+9, `text-anchor="end" fill="#888"`, chart.Number(top))
 	points := make([][2]float64, min(plotPoints, len(values)))
@@ -108,8 +108,8 @@ func curve(d *chart.Drawing, values []float64, top, y float64, color string) {
 	d.Polyline(points, fmt.Sprintf(`fill="none" stroke="%s"`, color))
 }
 
-// grouped formats a number with thousands separators.
-func grouped(n int64) string {
+// groupDigits formats a number with thousands separators.
+func groupDigits(n int64) string {
 	text := fmt.Sprint(n)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
 		text = text[:i] + "," + text[i:]

@@ -57,7 +57,7 @@ func (q *queue) take(n int64, each func(at time.Duration, n int64)) int64 {
 	return n
 }
 
-func (q *queue) oldest(now time.Duration) time.Duration {
+func (q *queue) oldestAge(now time.Duration) time.Duration {
 	if q.count == 0 {
 		return 0
 	}

@@ -6,8 +6,8 @@ import (
 	"text/tabwriter"
 )
 
-// Report writes comparisons as a table, with their totals.
-func Report(to io.Writer, comparisons []Comparison) error {
+// WriteReport writes comparisons as a table, with their totals.
+func WriteReport(to io.Writer, comparisons []Comparison) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\t\n", args...) }
 	row("trace\tpolicy\tinstance-s\t÷ clairvoyant\tlate\tavoidably\tp99 age\tturns\tinterrupted")
@@ -21,7 +21,7 @@ func Report(to io.Writer, comparisons []Comparison) error {
 		row("%s\t%s\t%.0f\t1.00\t%d\t0\t\t\t", c.Trace.Name, c.Bound.Policy, c.Bound.InstanceSeconds, c.Bound.Late)
 		bound += c.Bound.InstanceSeconds
 		for _, r := range c.Results {
-			row("\t%s\t%.0f\t%.2f\t%.3f%%\t%d\t%v\t%d\t%d", r.Policy, r.InstanceSeconds, c.Cost(r), 100*r.LateShare(), c.Avoidable(r), r.P99, r.Turns, r.Interrupted)
+			row("\t%s\t%.0f\t%.2f\t%.3f%%\t%d\t%v\t%d\t%d", r.Policy, r.InstanceSeconds, c.CostRatio(r), 100*r.LateShare(), c.AvoidableLate(r), r.P99, r.Turns, r.Interrupted)
 			t := totals[r.Policy]
 			if t == nil {
 				t = new(total)
@@ -29,9 +29,9 @@ func Report(to io.Writer, comparisons []Comparison) error {
 				order = append(order, r.Policy)
 			}
 			t.cost += r.InstanceSeconds
-			t.mean += c.Cost(r) / float64(len(comparisons))
+			t.mean += c.CostRatio(r) / float64(len(comparisons))
 			t.late += r.Late
-			t.miss += c.Avoidable(r)
+			t.miss += c.AvoidableLate(r)
 		}
 	}
 	if err := w.Flush(); err != nil {

@@ -144,16 +144,16 @@ func Run(t Trace, m Model, p Policy, seed uint64) Result {
 	wanted, direction := m.Min, 0
 	for i := range t.Steps() {
 		now := time.Duration(i) * step
-		came := t.At(i)
+		came := t.ArrivalsAt(i)
 		r.Messages += came
 		w.queue.add(now, came)
-		if w.fleet.start(now) {
+		if w.fleet.finishStarts(now) {
 			w.startUp = m.StartUp
 		}
-		w.work(now)
-		w.interrupted += w.fleet.drain(now, w)
+		w.stepMessages(now)
+		w.interrupted += w.fleet.endDrained(now, w)
 		if i%every == 0 {
-			next := min(max(scaler.DecideUnits(w.view(now)), m.Min), m.Max)
+			next := min(max(scaler.DecideUnits(w.currentView(now)), m.Min), m.Max)
 			if d := sign(next - wanted); d != 0 {
 				if direction != 0 && d != direction {
 					r.Turns++
@@ -161,14 +161,14 @@ func Run(t Trace, m Model, p Policy, seed uint64) Result {
 				direction = d
 			}
 			wanted = next
-			w.fleet.set(now, wanted, w, p.IdleFirst)
+			w.fleet.setCount(now, wanted, w, p.IdleFirst)
 		}
 		n := float64(w.fleet.count())
 		r.InstanceSeconds += n * step.Seconds()
 		r.Backlog = append(r.Backlog, float64(w.queue.count))
 		r.Instances = append(r.Instances, n)
 	}
-	w.finish(&r, time.Duration(t.Steps())*step)
+	w.computeAges(&r, time.Duration(t.Steps())*step)
 	return r
 }
 
@@ -182,23 +182,23 @@ func sign(n int) int {
 	return 0
 }
 
-func (w *world) view(now time.Duration) View {
+func (w *world) currentView(now time.Duration) View {
 	return View{
-		At: now, Backlog: w.queue.count, Oldest: w.queue.oldest(now), InFlight: w.flight.now(),
+		At: now, Backlog: w.queue.count, Oldest: w.queue.oldestAge(now), InFlight: w.flight.inFlight(),
 		Received: w.received, Done: w.done, Taken: w.taken,
 		Ready: w.fleet.ready, Starting: w.fleet.startingCount(), Draining: w.fleet.drainingCount(),
 		Slots: w.model.Slots, StartUp: w.startUp,
 	}
 }
 
-// work finishes the messages that are due in a step, and delivers as many as there are free
+// stepMessages finishes the messages that are due in a step, and delivers as many as there are free
 // slots.
-func (w *world) work(now time.Duration) {
+func (w *world) stepMessages(now time.Duration) {
 	limit := int64(math.MaxInt64)
 	if w.model.Downstream > 0 {
-		limit = w.whole(w.model.Downstream * step.Seconds())
+		limit = w.roundRandomly(w.model.Downstream * step.Seconds())
 	}
-	done, room := w.flight.step(w, limit)
+	done, room := w.flight.finishDue(w, limit)
 	w.done += done
 	handed := w.queue.take(min(room, w.queue.count), func(at time.Duration, n int64) {
 		age := int((now - at) / step)
@@ -208,12 +208,12 @@ func (w *world) work(now time.Duration) {
 		w.ages[age] += n
 	})
 	w.received += handed
-	w.flight.begin(w, handed)
-	w.taken += w.flight.mean() * step.Seconds()
+	w.flight.addInFlight(w, handed)
+	w.taken += w.flight.meanInFlight() * step.Seconds()
 }
 
-// whole rounds up or down at random, with the mean x.
-func (w *world) whole(x float64) int64 {
+// roundRandomly rounds up or down at random, with the mean x.
+func (w *world) roundRandomly(x float64) int64 {
 	n := math.Floor(x)
 	if w.random.Float64() < x-n {
 		n++
@@ -221,8 +221,8 @@ func (w *world) whole(x float64) int64 {
 	return int64(n)
 }
 
-// finish computes the ages. Messages that still wait count with their age at the end.
-func (w *world) finish(r *Result, end time.Duration) {
+// computeAges computes the ages. Messages that still wait count with their age at the end.
+func (w *world) computeAges(r *Result, end time.Duration) {
 	w.queue.take(w.queue.count, func(at time.Duration, n int64) {
 		age := int((end - at) / step)
 		for len(w.ages) <= age {

@@ -26,7 +26,7 @@ func (constant) DecideEvery() time.Duration { return time.Second }
 func (c constant) DecideUnits(View) int     { return int(c) }
 
 func constantly(rate float64, length time.Duration, m Model) Trace {
-	return generate("constant", 1, length, m, func(float64) float64 { return rate })
+	return poissonTrace("constant", 1, length, m, func(float64) float64 { return rate })
 }
 
 // The model against what queueing theory says: Erlang's formula for the
@@ -42,7 +42,7 @@ func TestWaitsAreThoseOfQueueingTheory(t *testing.T) {
 		rate := c.load * float64(c.servers) / m.Service.Seconds()
 		got, n := 0.0, 0.0
 		for seed := range uint64(2) {
-			r := Run(generate("constant", seed, 2*24*time.Hour, m, func(float64) float64 { return rate }), m, fixed(c.servers), seed)
+			r := Run(poissonTrace("constant", seed, 2*24*time.Hour, m, func(float64) float64 { return rate }), m, fixed(c.servers), seed)
 			for _, b := range r.Backlog {
 				got += b
 			}
@@ -180,7 +180,7 @@ func TestTaut(t *testing.T) {
 		{[]float64{0, 0, 0, 9}, []float64{0, 1, 2, 9}, []float64{1, 1, 7}}, // and above
 		{[]float64{0, 0, 6, 6}, []float64{0, 0, 6, 6}, []float64{0, 6, 0}}, // no choice
 	} {
-		got := taut(c.late, c.early)
+		got := tautSlopes(c.late, c.early)
 		for i := range c.want {
 			if math.Abs(got[i]-c.want[i]) > 1e-9 {
 				t.Errorf("between %v and %v the slopes are %v, want %v", c.late, c.early, got, c.want)
@@ -195,7 +195,7 @@ func TestClairvoyantIsABound(t *testing.T) {
 	for _, trace := range Traces(5) {
 		c := Compare(trace, append([]Policy{Drover(ours)}, Peers()...), 5)
 		for _, r := range c.Results {
-			if r.Late <= c.Bound.Late && c.Cost(r) < 1 {
+			if r.Late <= c.Bound.Late && c.CostRatio(r) < 1 {
 				t.Errorf("%s: %s keeps the target with %.0f instance-seconds, fewer than the bound of %.0f", trace.Name, r.Policy, r.InstanceSeconds, c.Bound.InstanceSeconds)
 			}
 			if r.Late < c.Bound.Late {
@@ -215,7 +215,7 @@ func TestDroverAgainstItsPeers(t *testing.T) {
 			bound += c.Bound.InstanceSeconds
 			for _, r := range c.Results {
 				cost[r.Policy] += r.InstanceSeconds
-				late[r.Policy] += c.Avoidable(r)
+				late[r.Policy] += c.AvoidableLate(r)
 			}
 			if r := c.Results[0]; r.Interrupted > 0 {
 				t.Errorf("seed %d, %s: %d messages were interrupted", seed, trace.Name, r.Interrupted)
@@ -337,7 +337,7 @@ func TestReadCSV(t *testing.T) {
 	}
 	sum := int64(0)
 	for i := range trace.Steps() {
-		sum += trace.At(i)
+		sum += trace.ArrivalsAt(i)
 	}
 	if sum != 12 {
 		t.Errorf("spread over the seconds there are %d messages, want 12", sum)
@@ -400,7 +400,7 @@ func TestPlotAndReport(t *testing.T) {
 	if !strings.Contains(plot.String(), "a &lt; b") {
 		t.Error("the plot's title is not escaped")
 	}
-	if err := Report(&report, []Comparison{c, c}); err != nil {
+	if err := WriteReport(&report, []Comparison{c, c}); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{"clairvoyant", "drover", "KEDA with HPA", "Azure target-based", "Knative KPA", "All traces:"} {

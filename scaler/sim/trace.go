@@ -25,9 +25,9 @@ type Trace struct {
 // Steps returns the length of the trace, in steps of the simulation.
 func (t Trace) Steps() int { return len(t.Counts) * int(t.Each/step) }
 
-// At returns the number of messages that arrive in a step. Those of one count are spread
+// ArrivalsAt returns the number of messages that arrive in a step. Those of one count are spread
 // evenly.
-func (t Trace) At(i int) int64 {
+func (t Trace) ArrivalsAt(i int) int64 {
 	each := int64(t.Each / step)
 	count, part := t.Counts[int64(i)/each], int64(i)%each
 	return count*(part+1)/each - count*part/each

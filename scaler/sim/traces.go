@@ -20,40 +20,40 @@ func Traces(seed uint64) []Trace {
 	slow.StartUp = time.Minute
 	behind.Downstream = 200
 	return []Trace{
-		generate("steady", seed, 2*time.Hour, standard, func(float64) float64 { return 100 }),
-		generate("step", seed, 90*time.Minute, standard, func(s float64) float64 {
+		poissonTrace("steady", seed, 2*time.Hour, standard, func(float64) float64 { return 100 }),
+		poissonTrace("step", seed, 90*time.Minute, standard, func(s float64) float64 {
 			if s >= 1800 && s < 3600 {
 				return 400
 			}
 			return 20
 		}),
-		generate("ramp", seed, 2*time.Hour, standard, func(s float64) float64 {
+		poissonTrace("ramp", seed, 2*time.Hour, standard, func(s float64) float64 {
 			return 600 * (1 - math.Abs(s-3600)/3600)
 		}),
-		generate("daily season", seed, 4*24*time.Hour, standard, func(s float64) float64 {
+		poissonTrace("daily season", seed, 4*24*time.Hour, standard, func(s float64) float64 {
 			return 210 - 190*math.Cos(2*math.Pi*s/86400)
 		}),
-		generate("bursts", seed, 4*time.Hour, standard, bursts(seed, 4*time.Hour)),
-		generate("spike", seed, time.Hour, standard, func(s float64) float64 {
+		poissonTrace("bursts", seed, 4*time.Hour, standard, burstRates(seed, 4*time.Hour)),
+		poissonTrace("spike", seed, time.Hour, standard, func(s float64) float64 {
 			if s >= 1500 && s < 1620 {
 				return 1000
 			}
 			return 10
 		}),
-		generate("bottleneck", seed, 2*time.Hour, behind, func(s float64) float64 {
+		poissonTrace("bottleneck", seed, 2*time.Hour, behind, func(s float64) float64 {
 			if s >= 1800 && s < 3000 {
 				return 300
 			}
 			return 100
 		}),
-		generate("slow starters", seed, 2*time.Hour, slow, func(s float64) float64 {
+		poissonTrace("slow starters", seed, 2*time.Hour, slow, func(s float64) float64 {
 			return 200 - 150*math.Cos(2*math.Pi*s/2400)
 		}),
 	}
 }
 
-// generate returns a trace with Poisson counts of each second at a rate.
-func generate(name string, seed uint64, length time.Duration, m Model, rate func(seconds float64) float64) Trace {
+// poissonTrace returns a trace with Poisson counts of each second at a rate.
+func poissonTrace(name string, seed uint64, length time.Duration, m Model, rate func(seconds float64) float64) Trace {
 	random := rand.New(rand.NewPCG(seed, 2))
 	t := Trace{Name: name, Each: step, Model: m, Counts: make([]int64, int(length/step))}
 	for i := range t.Counts {
@@ -62,9 +62,9 @@ func generate(name string, seed uint64, length time.Duration, m Model, rate func
 	return t
 }
 
-// bursts returns a rate of 20 per second with bursts of random size: a Pareto distribution with
+// burstRates returns a rate of 20 per second with bursts of random size: a Pareto distribution with
 // an exponent of 1.5, from 500 messages, each over 20 seconds, on average every five minutes.
-func bursts(seed uint64, length time.Duration) func(float64) float64 {
+func burstRates(seed uint64, length time.Duration) func(float64) float64 {
 	random := rand.New(rand.NewPCG(seed, 3))
 	const over = 20
 	rates := make([]float64, int(length.Seconds()))

@@ -58,7 +58,7 @@ func (o *Options) Run(out io.Writer, env configs.Env) error {
 			return err
 		}
 	}
-	if err := sim.Report(out, comparisons); err != nil {
+	if err := sim.WriteReport(out, comparisons); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "\nlate: waited for longer than the age target; avoidably: what the clairvoyant had in time. Simulated in %v.\n", time.Since(began).Round(time.Millisecond))
