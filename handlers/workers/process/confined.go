@@ -54,7 +54,7 @@ func (p *Process) boundTemporary() {
 	limit := box.TemporaryLimit()
 	for pause := temporaryEvery; ; {
 		select {
-		case <-p.Process.Done():
+		case <-p.Done():
 			return
 		case <-time.After(pause):
 		}

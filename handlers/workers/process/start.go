@@ -127,7 +127,7 @@ func (s *Starter) startWith(start func(theirs *os.File, stdout, stderr *childpro
 	s.accounts.addProcess(own)
 	go func() {
 		own.boundTemporary()
-		<-own.Process.Done()
+		<-own.Done()
 		stdout.FlushRest()
 		stderr.FlushRest()
 		exit := own.ExitState()
