@@ -7,7 +7,7 @@ PACKAGES := ./... ./bench/... ./deploy/...
 
 .PHONY: help
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## The command, as bin/drover
@@ -39,6 +39,15 @@ sdks: ## Install what drover is tested with: SDKs for Python and JavaScript, myp
 	python3 -m venv $(SDKS)/venv
 	$(SDKS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(SDKS)/requirements.txt
 	GOBIN=$(CURDIR)/$(SDKS)/bin $(GO) install github.com/nats-io/natscli/nats@v0.5.1
+
+# Each line of azure-functions that is in use, on a Python that it supports.
+FUNCTION_APPS := handlers/python/testdata/functionapps
+.PHONY: functionapps
+functionapps: ## Install azure-functions for two versions of Python, for the tests of function apps; needs python3.10 and python3.13, or those of pyenv
+	for version in 3.10 3.13; do \
+		for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python3 ""; do "$$python" -c "" 2>/dev/null && break; done; \
+		test -n "$$python" || { echo "there is no python$$version; install it, or run: pyenv install $$version"; exit 1; }; \
+		"$$python" -m venv $(FUNCTION_APPS)/$$version && $(FUNCTION_APPS)/$$version/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(FUNCTION_APPS)/requirements-$$version.txt || exit 1; done
 
 # The packages carry the program, for x64 and for arm64.
 NODES ?= 22 24 latest

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -34,6 +35,19 @@ type PythonHandler struct {
 	Processes   int    `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"with path: as in apps"`
 	Threads     int    `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"with path: as in apps"`
 	Coroutines  int    `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"with path: as in apps"`
+
+	// Azure is set for a function of a function app. Then Function is its name there, which its
+	// Python function need not have.
+	Azure *AzureFunction `yaml:"-"`
+}
+
+// AzureFunction is what a worker needs to know of a function of a function app.
+type AzureFunction struct {
+	Entry    string            // the Python function
+	File     string            // relative to the app
+	HTTPType string            // function, asgi or wsgi
+	Bindings []json.RawMessage // as the decorators or function.json define them
+	Retry    json.RawMessage   // likewise; nil for none
 }
 
 // NodeHandler is a Node.js function. Either App names an entry of apps, or Path defines an app for
@@ -161,7 +175,9 @@ func (x codeHandlers) completeCode(path, name string, h Handler) {
 	*c.function = cmp.Or(*c.function, name)
 	switch c.language {
 	case Python:
-		c.checkPython(x.Source, path)
+		if h.Python.Azure == nil {
+			c.checkPython(x.Source, path)
+		}
 	case Node:
 		c.checkNode(x.Source, path)
 	}

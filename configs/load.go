@@ -72,6 +72,23 @@ func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 	return c, nil
 }
 
+// CompleteOver completes a configuration that a program made with all its defaults. Before that it
+// reads a file over it, which changes only what it has; a nil text is no file. refuse returns why
+// the file must not have a key; "" if it may. A key for which skip returns true is not read; a nil
+// skip reads all. Paths are relative to dir. The error is an Errors.
+func (c *Config) CompleteOver(name string, text []byte, dir string, env Env, skip func(path string) bool, refuse func(path string) string) error {
+	c.source = problems.New(name, text, dir, env)
+	if text == nil {
+		c.source.Lines = nil
+	} else {
+		decode.Over(c.source, c, skip, refuse)
+	}
+	if err := c.source.Err(); err != nil {
+		return err
+	}
+	return c.Complete(env)
+}
+
 // SameButNumbers reports whether two configurations differ only in numbers of an app, by key, and
 // the second has the given numbers. It changes both.
 func SameButNumbers(before, after *Config, app string, numbers map[string]int) bool {

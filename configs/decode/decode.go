@@ -34,8 +34,18 @@ import (
 // points to the struct. It reports all problems to the source. skip returns true for the path of a
 // key that is not read; nil reads all.
 func Document(s *problems.Source, into any, skip func(path string) bool) {
-	d := &decoder{s, skip}
-	if body := d.parseBody(s.Text()); body != nil {
+	(&decoder{s, skip, nil}).readInto(into)
+}
+
+// Over reads the only document of a source over a complete struct: what the document does not have
+// keeps its value, also in an entry of a map. refuse returns why the key at a path must not be
+// set; "" if it may be. skip is that of Document.
+func Over(s *problems.Source, into any, skip func(path string) bool, refuse func(path string) string) {
+	(&decoder{s, skip, refuse}).readInto(into)
+}
+
+func (d *decoder) readInto(into any) {
+	if body := d.parseBody(d.Text()); body != nil {
 		d.decodeNode(body, reflect.ValueOf(into).Elem(), "", Field{})
 	}
 }
@@ -59,7 +69,20 @@ func CheckPlain(text []byte) error {
 // errors at once.
 type decoder struct {
 	*problems.Source
-	skip func(path string) bool // for a key that is not read; nil reads all
+	skip   func(path string) bool   // for a key that is not read; nil reads all
+	refuse func(path string) string // why a key must not be set; nil: each may, and there are no values yet
+}
+
+// isRefused reports a key that must not be set.
+func (d *decoder) isRefused(key ast.Node, path string) bool {
+	if d.refuse == nil {
+		return false
+	}
+	why := d.refuse(path)
+	if why != "" {
+		d.Report(d.positionOf(key), "%s: %s", path, why)
+	}
+	return why != ""
 }
 
 // parseBody parses the text and returns its only document. It returns nil and reports a problem
@@ -205,7 +228,7 @@ func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string) {
 		}
 		f := fields[i]
 		seen[key] = true
-		if d.isSkipped(joinPath(path, key)) {
+		if d.isSkipped(joinPath(path, key)) || d.isRefused(pair.Key, joinPath(path, key)) {
 			continue
 		}
 		d.decodeNode(pair.Value, v.Field(f.Index), joinPath(path, key), f)
@@ -217,6 +240,9 @@ func (d *decoder) isSkipped(path string) bool { return d.skip != nil && d.skip(p
 
 func (d *decoder) reportMissing(v reflect.Value, seen map[string]bool, path string, at problems.Position) {
 	for _, f := range Fields(v.Type()) {
+		if d.refuse != nil && !v.Field(f.Index).IsZero() {
+			continue // it has a value
+		}
 		if f.required && !seen[f.Name] && !d.isSkipped(joinPath(path, f.Name)) {
 			d.Report(at, "%s has no key %s, which is required", pathName(path), f.Name)
 		}
@@ -228,17 +254,30 @@ func (d *decoder) decodeMap(n ast.Node, v reflect.Value, path string) {
 	if !ok {
 		return
 	}
-	v.Set(reflect.MakeMap(v.Type()))
+	fresh := reflect.MakeMap(v.Type())
+	if d.refuse != nil {
+		for entries := v.MapRange(); entries.Next(); {
+			fresh.SetMapIndex(entries.Key(), entries.Value())
+		}
+	}
+	v.Set(fresh)
 	for _, pair := range pairs {
 		key := pair.Key.GetToken().Value
 		if key == "" || strings.ContainsAny(key, ". \t\n") {
 			d.Report(d.positionOf(pair.Key), "%s: the name %q must not be empty or have dots or spaces", pathName(path), key)
 			continue
 		}
-		fresh := reflect.New(v.Type().Elem()).Elem()
-		setDefaults(fresh)
-		d.decodeNode(pair.Value, fresh, joinPath(path, key), Field{required: true})
-		v.SetMapIndex(reflect.ValueOf(key), fresh)
+		if d.isRefused(pair.Key, joinPath(path, key)) {
+			continue
+		}
+		entry := reflect.New(v.Type().Elem()).Elem()
+		if have := v.MapIndex(reflect.ValueOf(key)); have.IsValid() {
+			entry.Set(have)
+		} else {
+			setDefaults(entry)
+		}
+		d.decodeNode(pair.Value, entry, joinPath(path, key), Field{required: true})
+		v.SetMapIndex(reflect.ValueOf(key), entry)
 	}
 }
 

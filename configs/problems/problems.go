@@ -26,7 +26,10 @@ type Problem struct {
 func (p Problem) String() string {
 	where := p.File
 	if p.Line > 0 {
-		where = fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+		where = fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	if p.Column > 0 {
+		where += fmt.Sprintf(":%d", p.Column)
 	}
 	if where != "" {
 		where += ": "
@@ -170,7 +173,7 @@ func (s *Source) makeExcerpt(at Position) string {
 			}
 		}
 	}
-	column := min(at.Column, len([]rune(line))+1)
+	column := min(max(at.Column, 1), len([]rune(line))+1)
 	runes := []rune(line)
 	before, after := string(runes[:column-1]), string(runes[column-1:])
 	if n := len(runes[:column-1]); n > maxExcerpt {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
@@ -43,7 +44,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 1 {
 		return exit.UsageError("--count must be 1 at least")
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := functionapps.Load(ctx, c.Config, std.Env, std.Environ)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
@@ -38,7 +39,7 @@ type deadTarget struct {
 
 // openLetters opens the dead letters of the function. done closes them and what they need.
 func (t *deadTarget) openLetters(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
-	if cfg, err = configs.LoadContext(ctx, t.Config, std.Env); err != nil {
+	if cfg, err = functionapps.Load(ctx, t.Config, std.Env, std.Environ); err != nil {
 		return nil, nil, nil, err
 	}
 	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.newLogger(configs.Log{Level: "error", Format: "auto"}))

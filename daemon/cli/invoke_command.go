@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/invoke"
 	"github.com/drover-run/drover/daemon/cli/send"
 	"github.com/drover-run/drover/daemon/internal/apps"
@@ -56,7 +57,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if c.Attempt < 1 {
 		return exit.UsageError("--attempt counts from 1")
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := functionapps.LoadToRun(ctx, c.Config, std.Env)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/functionapp"
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
 	"github.com/drover-run/drover/scaler/local"
 )
@@ -29,7 +33,7 @@ Examples:
 }
 
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.fileOr(c.File), std.Env)
+	cfg, err := functionapps.LoadToRun(ctx, c.fileOr(c.File), std.Env)
 	if ctx.Err() != nil {
 		return nil // stopped before it started
 	}
@@ -86,32 +90,46 @@ func (std *IO) handleHangUps(ctx context.Context, stop context.CancelFunc, d *da
 	}
 }
 
+// checkCommand is `drover check`.
 type checkCommand struct {
-	File string `arg:"" optional:"" help:"Read this configuration, as with --config."`
+	File   string `arg:"" optional:"" help:"Read this configuration, as with --config, or this directory: an Azure Functions app, or one with a drover.yaml."`
+	Strict bool   `help:"Fail if a function app has functions that drover does not run."`
 	configFlag
 }
 
 func (*checkCommand) Help() string {
-	return `Opens no connection and starts none of your code. The exit status is 1 if something is wrong.
+	return `Opens no connection. The exit status is 1 if something is wrong.
 
-Example:
+Of a configuration it starts none of your code. Of an Azure Functions app in Python it imports the code, as func start does, and lists the functions with their triggers, the settings, and what drover does not run.
+
+Examples:
 
     drover check drover.yaml
+    drover check ./my-function-app --strict
 `
 }
 
 func (c *checkCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := configs.LoadContext(ctx, c.fileOr(c.File), std.Env)
+	path := c.fileOr(c.File)
+	if dir, found := functionapp.Find(path); found {
+		check := func(cfg *configs.Config) ([]string, error) { return std.checkResources(ctx, dir, cfg) }
+		return functionapps.Checker{Out: std.Out, Err: std.Err, Env: std.Env, Environ: std.Environ(), CheckConfig: check, Strict: c.Strict}.Check(ctx, dir)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		file := filepath.Join(path, "drover.yaml")
+		if _, err := os.Stat(file); err != nil {
+			return fmt.Errorf("%s has neither a drover.yaml nor a host.json, which an Azure Functions app has", path)
+		}
+		path = file
+	}
+	cfg, err := configs.LoadContext(ctx, path, std.Env)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
 	if err != nil {
 		return err
 	}
-	notes, err := daemon.Check(ctx, cfg, std.daemonOptions()...)
-	if ctx.Err() != nil {
-		return fmt.Errorf("checking %s: stopped by a signal", c.fileOr(c.File))
-	}
+	notes, err := std.checkResources(ctx, path, cfg)
 	if err != nil {
 		return err
 	}
@@ -119,9 +137,18 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	for _, note := range notes {
-		_, _ = fmt.Fprintln(std.Out, note)
+		fmt.Fprintln(std.Out, note)
 	}
 	return nil
+}
+
+// checkResources checks a configuration on this machine. It returns remarks.
+func (std *IO) checkResources(ctx context.Context, path string, cfg *configs.Config) (notes []string, err error) {
+	notes, err = daemon.Check(ctx, cfg, std.daemonOptions()...)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("checking %s: stopped by a signal", path)
+	}
+	return notes, err
 }
 
 // instanceCommand is `drover instance`, which drover run starts.

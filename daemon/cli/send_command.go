@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/send"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
@@ -54,7 +55,7 @@ func (c *sendCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Body != nil && c.File != "" || c.Lines != "" && (c.Body != nil || c.File != "") {
 		return exit.UsageError("give one of --body, --file and --lines")
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := functionapps.Load(ctx, c.Config, std.Env, std.Environ)
 	if err != nil {
 		return err
 	}

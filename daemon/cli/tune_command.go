@@ -20,6 +20,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/configs/edit"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/invoke"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
@@ -85,7 +86,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if err := c.checkFlags(); err != nil {
 		return err
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := functionapps.LoadToRun(ctx, c.Config, std.Env)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,10 @@
-"""Starts the worker. `import drover` finds the package in the directory of this file."""
+"""Starts the worker; the directory of this file is what `import drover` finds."""
 
-from drover.worker import main
+import sys
+
+if sys.argv[1:] == ["index"]:
+    from drover.function_app import main
+else:
+    from drover.worker import main
 
 main()

@@ -48,6 +48,8 @@ class Modules:
             root = sys.modules[_ROOT] = types.ModuleType(_ROOT)
             root.__path__ = [path]
         self.shadowed = self._names() & _standard()
+        # The folder of a function of Azure Functions is __app__.NAME; by its name alone nobody means it.
+        self._folders = {name for name in self.shadowed if os.path.isfile(os.path.join(path, name, "function.json"))}
         if self.shadowed:
             sys.meta_path.insert(0, self)
             self._real, builtins.__import__ = builtins.__import__, self._import
@@ -104,7 +106,7 @@ class Modules:
         level: int = 0,
     ) -> types.ModuleType:
         """Replaces __import__ if a name is shadowed."""
-        if level == 0 and name.partition(".")[0] in self.shadowed and self._is_own(globals):
+        if level == 0 and name.partition(".")[0] in self.shadowed - self._folders and self._is_own(globals):
             name = _PREFIX + name
         return self._real(name, globals, locals, fromlist, level)
 
