@@ -25,6 +25,8 @@ type isolation struct {
 	queued  atomic.Int64        // messages that run or wait for a lane
 	waiting sync.WaitGroup
 
+	stopping sync.Mutex // held while idle workers are stopped
+
 	mu      sync.Mutex
 	workers []*worker.Worker // those that are ready
 }
@@ -34,6 +36,10 @@ const (
 	// known to kill or block their worker.
 	suspectLanes = 2
 	killerLanes  = 4
+
+	// returnLimit is how long isolated workers wait for a message whose time was up while they
+	// loaded the code. It returns at once, with a new timeout; on a busy machine later.
+	returnLimit = 10 * time.Second
 )
 
 func newIsolation(lanes int, start func() (*worker.Worker, error), startTimeout time.Duration) *isolation {
@@ -52,12 +58,13 @@ func (i *isolation) readyWorkers() []*worker.Worker {
 }
 
 // tryAlone tries a message alone until it has a result of its own, or until again returns false for
-// the loss of the worker.
-func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]byte, error), again func(*worker.Loss) bool) ([]byte, error) {
+// the loss of the worker. Its error is a handlers.ErrRunAgain if the time of the message was up
+// before a worker was ready.
+func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]byte, error), again func(*worker.Loss) bool) (output []byte, err error) {
 	i.queued.Add(1)
 	i.waiting.Add(1)
 	defer i.waiting.Done()
-	defer i.leaveQueue()
+	defer func() { i.leaveQueue(errors.Is(err, handlers.ErrRunAgain)) }()
 	var w *worker.Worker
 	select {
 	case w = <-i.lanes:
@@ -66,14 +73,13 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 	}
 	defer func() { i.lanes <- w }()
 	for {
-		var err error
 		if w, err = i.ensureUsable(ctx, w); err != nil {
 			return nil, err
 		}
 		if attempt, is := ctx.(handlers.Renewable); is {
 			attempt.Renew() // the message has waited for others
 		}
-		output, err := try(w)
+		output, err = try(w)
 		var lost *worker.Loss
 		if !errors.As(err, &lost) {
 			return output, err
@@ -84,9 +90,23 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 	}
 }
 
-// leaveQueue stops the isolated workers after the last message.
-func (i *isolation) leaveQueue() {
-	if i.queued.Add(-1) > 0 {
+// leaveQueue stops the isolated workers after the last message. If that one returns, they continue
+// to load the code: otherwise it would never run if loading takes longer than its timeout.
+func (i *isolation) leaveQueue(returns bool) {
+	switch {
+	case i.queued.Add(-1) > 0:
+	case returns:
+		time.AfterFunc(returnLimit, i.stopIdle)
+	default:
+		i.stopIdle()
+	}
+}
+
+// stopIdle stops the isolated workers if there is no message for them.
+func (i *isolation) stopIdle() {
+	i.stopping.Lock()
+	defer i.stopping.Unlock()
+	if i.queued.Load() > 0 {
 		return
 	}
 	for range cap(i.lanes) {
@@ -147,5 +167,8 @@ func (i *isolation) ensureUsable(ctx context.Context, w *worker.Worker) (*worker
 	}
 }
 
-// waitIdle returns when no messages are being tried.
-func (i *isolation) waitIdle() { i.waiting.Wait() }
+// waitIdle returns when no messages are being tried, and the isolated workers have ended.
+func (i *isolation) waitIdle() {
+	i.waiting.Wait()
+	i.stopIdle()
+}
