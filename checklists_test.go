@@ -48,15 +48,14 @@ type source struct {
 	file   string // in configs and daemon/internal/sources
 	key    string // in a configuration
 	page   string // in docs
+	// noMessages is set for a source that keeps no messages: nothing can be sent to it, peeked or
+	// dead-lettered.
+	noMessages bool
 }
 
 func (s source) items() []item {
 	folder := path.Join("triggers", s.folder)
-	return []item{
-		{folder + "/*_test.go", "triggertest.Run("},
-		{folder + "/*_test.go", "triggertest.RunDeadLetters("},
-		{folder + "/*_test.go", "triggertest.RunPeek("},
-		{folder + "/*_test.go", "triggertest.RunFind("},
+	items := []item{
 		{"configs/" + s.file + ".go", "package configs"},
 		{"configs/configs.go", `yaml:"` + s.key + `"`},
 		{"configs/example.yaml", s.key + ":"},
@@ -64,12 +63,19 @@ func (s source) items() []item {
 		{"docs/" + s.page, "# "},
 		{"README.md", "docs/" + s.page},
 	}
+	if !s.noMessages {
+		for _, suite := range []string{"Run", "RunDeadLetters", "RunPeek", "RunFind"} {
+			items = append(items, item{folder + "/*_test.go", "triggertest." + suite + "("})
+		}
+	}
+	return items
 }
 
 var sources = []source{
-	{"natsjs", "nats", "nats", "nats.md"},
-	{"servicebus", "servicebus", "servicebus", "azure-service-bus.md"},
-	{"storagequeue", "storagequeue", "storage_queue", "azure-storage-queue.md"},
+	{"natsjs", "nats", "nats", "nats.md", false},
+	{"servicebus", "servicebus", "servicebus", "azure-service-bus.md", false},
+	{"storagequeue", "storagequeue", "storage_queue", "azure-storage-queue.md", false},
+	{"timer", "timer", "timer", "timers.md", true},
 }
 
 // notSources are the packages below triggers that no configuration can name.
@@ -134,7 +140,7 @@ func TestChecklists(t *testing.T) {
 // one item after the other.
 func TestChecklistsOfAFake(t *testing.T) {
 	for what, items := range map[string][]item{
-		"source":      source{"fake", "fake", "fake", "fake.md"}.items(),
+		"source":      source{"fake", "fake", "fake", "fake.md", false}.items(),
 		"provisioner": provisionerItems("fake"),
 		"handler":     handlerItems("fake"),
 	} {

@@ -40,7 +40,7 @@ func TestPicture(t *testing.T) {
 // one. Small packages that many others use would only add arrows: they are left out.
 var (
 	boxes = []string{
-		"main", "configs", "handlers", "scaler", "triggers", "triggers/natsjs", "triggers/servicebus", "triggers/storagequeue", "daemon", "daemon/cli",
+		"main", "configs", "handlers", "scaler", "triggers", "triggers/natsjs", "triggers/servicebus", "triggers/storagequeue", "triggers/timer", "daemon", "daemon/cli",
 		"daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/dispatch",
 		"daemon/internal/instances", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry",
 	}

@@ -20,6 +20,7 @@
 //	go run ./bench crashes      one crash every four seconds under load: how much of it is done in time
 //	go run ./bench storm        the daemon, workers, the reaper and the broker are killed under load: messages lost or charged, orphans
 //	go run ./bench timeouts     how late calls end after their timeout: those that obey it, and those that are killed
+//	go run ./bench timers       timers in several daemons, one of which is killed again and again: occurrences missed, late and repeated
 //	go run ./bench workloads    auto beside the best cell of a grid, for functions of each kind
 //	go run ./bench measuring    what it costs to measure the CPU time of calls
 //	go run ./bench blocked      blocks of an event loop: correct reports, their delay, and the neighbours' latency
@@ -55,10 +56,12 @@ type commandLine struct {
 	Hostile      hostileCommand      `cmd:"" help:"Send messages that crash, hang, block the event loop and exceed memory: check which use attempts, and the throughput of the others."`
 	Crashes      crashesCommand      `cmd:"" help:"Crash a worker every four seconds under a steady load: count the messages done when sending ends."`
 	Timeouts     timeoutsCommand     `cmd:"" help:"Measure how late calls end after their timeout, cancelled or killed."`
+	Timers       timersCommand       `cmd:"" help:"Run timers in several daemons, and kill one every few seconds: count missed, late and repeated occurrences."`
 	Workloads    workloadsCommand    `cmd:"" help:"Compare auto with the best cell of a grid of processes, threads and coroutines, for functions of each kind."`
 	Measuring    measuringCommand    `cmd:"" help:"Measure the cost of measuring the CPU time of calls, with the Python no-op."`
 	Blocked      blockedCommand      `cmd:"" help:"Block event loops: count correct reports, measure their delay and the effect of isolation on other functions."`
 	Celery       celeryCommand       `cmd:"" help:"Compare drover's Python no-op with Celery's (Debian: celery, redis-server)."`
+	TimersDaemon timersDaemonCommand `cmd:"" name:"timers-daemon" hidden:"" help:"Run a daemon of timers."`
 	MemoryDaemon memoryDaemonCommand `cmd:"" name:"memory-daemon" hidden:"" help:"Run the daemon of memory."`
 }
 

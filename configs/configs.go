@@ -112,6 +112,7 @@ type Trigger struct {
 	ServiceBus *ServiceBusTrigger `yaml:"servicebus" desc:"an Azure Service Bus queue, or a subscription of a topic"`
 
 	StorageQueue *StorageQueueTrigger `yaml:"storage_queue" desc:"an Azure Storage queue"`
+	Timer        *TimerTrigger        `yaml:"timer" desc:"a schedule, instead of messages"`
 }
 
 // triggerSettings are the settings of one kind of trigger. The methods are in the file of the kind.
@@ -132,6 +133,8 @@ func (t Trigger) kindSettings() triggerSettings {
 		return t.ServiceBus
 	case t.StorageQueue != nil:
 		return t.StorageQueue
+	case t.Timer != nil:
+		return t.Timer
 	}
 	return nil
 }
@@ -146,7 +149,7 @@ func (t Trigger) ConnectionName() string {
 
 // CancelOnLost reports whether a function is cancelled when its message is lost.
 func (t Trigger) CancelOnLost() bool {
-	return t.ServiceBus != nil && t.ServiceBus.CancelOnLost || t.StorageQueue != nil && t.StorageQueue.CancelOnLost
+	return t.ServiceBus != nil && t.ServiceBus.CancelOnLost || t.StorageQueue != nil && t.StorageQueue.CancelOnLost || t.Timer != nil
 }
 
 // Outputs are the destinations of a function's results: each result is sent to all of them. In a

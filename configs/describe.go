@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // Describe writes what a completed configuration will run, for people. It prints no secrets.
@@ -15,6 +16,9 @@ func (c *Config) Describe(w io.Writer) error {
 		f := c.Functions[name]
 		line("function %s", name)
 		line("  trigger\t%s", f.Trigger)
+		for _, next := range f.Trigger.Timer.nextOccurrences(time.Now()) {
+			line("  due\t%s", next)
+		}
 		line("  handler\t%s", f.Handler)
 		for _, o := range f.Output {
 			line("  output\t%s", o)

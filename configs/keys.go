@@ -6,8 +6,59 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-run/drover/configs/confine"
 	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/scaling"
+	"github.com/drover-run/drover/configs/traces"
+	"github.com/drover-run/drover/configs/values"
 )
+
+type (
+	// Duration is a time.Duration written as 1m30s.
+	Duration = values.Duration
+	// Size is a number of bytes written as 512KiB or 1MiB (or kB, MB: powers of 1000).
+	Size = values.Size
+	// Secret is a text that is never printed: its String and its JSON are ***.
+	Secret = values.Secret
+	// Strings is a list, or a single text.
+	Strings = values.Strings
+	// Ports is a list of TCP ports, or any.
+	Ports = values.Ports
+	// Prefetch is a number, or auto, which is -1.
+	Prefetch = values.Prefetch
+	// TLS has the settings of encryption.
+	TLS = values.TLS
+	// Env looks up an environment variable, as os.LookupEnv does.
+	Env = values.Env
+	// Environment selects the environment variables of an app's workers, or of a command.
+	Environment = confine.Environment
+	// Limits are the limits of one worker, or of each of its processes.
+	Limits = confine.Limits
+	// Sandbox has the resources that an app's workers can reach.
+	Sandbox = confine.Sandbox
+	// Scale has the policy for the numbers of workers and instances.
+	Scale = scaling.Scale
+	// Instances bounds the number of instances.
+	Instances = scaling.Instances
+	// Workers bounds the number of worker processes of an app.
+	Workers = scaling.Workers
+	// Schedule is a time of the week with its own minimum of instances.
+	Schedule = scaling.Schedule
+	// Traces has the destination of spans, and the fraction of traced messages.
+	Traces = traces.Settings
+	// Position is a place in a file, counted from 1; the zero Position is nowhere.
+	Position = problems.Position
+	// Problem is one error, and its place.
+	Problem = problems.Problem
+	// Errors lists all errors of a configuration, in the file's order.
+	Errors = problems.Errors
+)
+
+// PrefetchAuto follows the measured rate.
+const PrefetchAuto = values.PrefetchAuto
+
+// Nearest returns the known word that is closest to a misspelt one, or "".
+func Nearest(word string, known []string) string { return problems.Nearest(word, known) }
 
 // sortedNames returns the keys of a map in order.
 func sortedNames[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

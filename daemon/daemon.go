@@ -60,6 +60,7 @@ func New(cfg *configs.Config, opts ...Option) *Daemon {
 			triggers:    make(map[string]triggers.Trigger),
 			connections: make(map[string]*sources.Connection),
 			onReady:     func() {},
+			started:     telemetry.ProcessStart,
 		},
 		cfg: cfg, logs: telemetry.NewLogBuffer(), reloads: make(chan reloadRequest), ended: make(chan struct{}),
 	}

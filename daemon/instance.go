@@ -52,7 +52,7 @@ func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog 
 	})
 	ready := make(chan struct{})
 	d := New(cfg, append(opts, WithLogger(log.With("instance", hello.ID)), WithLogLevel(level), WithWholeProcess(), WithForceStop(force),
-		withParent(hello.Parent), WithReady(func() { close(ready) }))...)
+		withParent(hello.Parent, hello.Started), WithReady(func() { close(ready) }))...)
 	background.Go(func() {
 		select {
 		case <-ready:

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/sources"
@@ -25,6 +26,7 @@ type options struct {
 	// parent is the data directory of the daemon that started this instance; empty if it is not
 	// one of several.
 	parent       string
+	started      time.Time // of the daemon, or of its parent
 	wholeProcess bool
 }
 
@@ -73,9 +75,9 @@ func WithInstances(program local.Command) Option {
 func WithWholeProcess() Option { return func(o *options) { o.wholeProcess = true } }
 
 // withParent makes the daemon one of several instances, which use the embedded servers of
-// their parent.
-func withParent(dataDir string) Option {
-	return func(o *options) { o.parent = dataDir }
+// their parent, and started with it.
+func withParent(dataDir string, started time.Time) Option {
+	return func(o *options) { o.parent, o.started = dataDir, started }
 }
 
 // WithLogLevel gives the level of the logger, which a reload may change.

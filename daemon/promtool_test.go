@@ -56,7 +56,7 @@ func everything(t *testing.T) *Daemon {
 	half := 0.5
 	load, err := json.Marshal(instances.Report{
 		Functions: map[string]instances.FunctionReport{"f": {FunctionStatus: FunctionStatus{
-			Name: "f", FunctionCounts: FunctionCounts{Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4}, Gate: api.GateShut, Disconnected: time.Now().Add(-time.Minute),
+			Name: "f", FunctionCounts: FunctionCounts{Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4}, Gate: api.GateShut, Disconnected: time.Now().Add(-time.Minute), NextDue: time.Now(),
 			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
 		}}},
 		Apps: map[string]apps.Status{"f app": {

@@ -46,7 +46,7 @@ func newResources(d *Daemon, cfg *configs.Config, old *resources) *resources {
 	if old != nil {
 		oldApps, earlier = old.apps, old.shared
 	}
-	p.shared = sources.New(sources.Config{Settings: cfg, Parent: d.parent, Stores: &d.stores.Stores, Log: d.log}, d.connections, earlier)
+	p.shared = sources.New(sources.Config{Settings: cfg, Parent: d.parent, Started: d.started, Stores: &d.stores.Stores, Log: d.log}, d.connections, earlier)
 	p.apps = apps.NewSet(apps.Options{
 		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Running: d.runningFunctions, Log: d.log,
 	}, oldApps)

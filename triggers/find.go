@@ -44,6 +44,19 @@ const (
 	PlaceSpent  Place = "spent"  // the source has delivered it as often as it may, and will not again
 )
 
+// Scheduled is a Trigger whose messages come at known times.
+type Scheduled interface {
+	// NextDue returns when the next message comes; known is false if it is not known, or if a
+	// message is in flight.
+	NextDue() (at time.Time, known bool)
+}
+
+// Discarder is a Trigger without dead letters: what is rejected is dropped.
+type Discarder interface {
+	// DiscardsRejected does nothing: a Trigger that has it is a Discarder.
+	DiscardsRejected()
+}
+
 // Noter is a Trigger with notes on its source's settings, for operators who examine what limits
 // a function.
 type Noter interface {

@@ -54,6 +54,9 @@ var exactly = map[string][]string{
 	"triggers/servicebus/emulator":   {"triggers/servicebus/emulator/broker", "triggers/servicebus/emulator/codec"},
 	"triggers/storagequeue":          {"triggers", "triggers/lease"},
 	"triggers/storagequeue/emulator": {},
+	"triggers/timer":                 {"triggers", "triggers/lease", "triggers/timer/schedule"},
+	"triggers/natsjs/timerstore":     {"triggers/lease", "triggers/timer"},
+	"triggers/timer/schedule":        {},
 	"daemon/cli/exit":                {},
 	"daemon/cli/completion":          {"configs", "handlers/workers/conformance", "scaler/sim"},
 	"daemon/cli/simulate":            {"configs", "scaler/sim"},
@@ -62,7 +65,7 @@ var exactly = map[string][]string{
 	"daemon/cli/scaffold":            {},
 	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/messagefile", "daemon/cli/term"},
 	"daemon/cli/invoke":              {"triggers", "handlers", "daemon/internal/apps", "daemon/cli/term"},
-	"configs":                        {"configs/confine", "configs/decode", "configs/problems", "configs/readfile", "configs/scaling", "configs/traces", "configs/trust", "configs/values", "handlers/httphandler"},
+	"configs":                        {"configs/confine", "configs/decode", "configs/problems", "configs/readfile", "configs/scaling", "configs/traces", "configs/trust", "configs/values", "handlers/httphandler", "triggers/timer/schedule"},
 	"configs/confine":                {"configs/problems", "configs/values"},
 	"configs/decode":                 {"configs/problems", "configs/readfile", "configs/values"},
 	"configs/problems":               {},
@@ -121,6 +124,8 @@ var exactly = map[string][]string{
 
 	"triggers/servicebus/emulator/broker": {"triggers/servicebus/emulator/codec"},
 	"triggers/servicebus/emulator/codec":  {},
+
+	"triggers/storagequeue/timerstore": {"triggers/storagequeue", "triggers/timer"},
 
 	"triggers/servicebus/deadletters": {"triggers", "triggers/lease", "triggers/servicebus/convert", "triggers/servicebus/namespace", "triggers/servicebus/wire"},
 }

@@ -39,6 +39,8 @@ type invokeCommand struct {
 func (*invokeCommand) Help() string {
 	return `Runs the function's real handler with its timeout and max_body. No queue is opened and no result is sent. A daemon may run at the same time.
 
+A function with a timer needs no body: it gets one as its timer sends it.
+
 Prints the function's result on standard output, and its log and the verdict on standard error. The exit status is 0 if the verdict is done, else 1.
 
 Examples:
@@ -47,11 +49,12 @@ Examples:
     drover invoke orders --file order.json --attempt 5
     curl -s https://example.com/order.json | drover invoke orders --file -
     drover invoke orders --file order.json --json | jq .verdict
+    drover invoke cleanup                      # a timer
 `
 }
 
 func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
-	if (c.Body == nil) == (c.File == "") {
+	if c.Body != nil && c.File != "" {
 		return exit.UsageError("give --body or --file, one of them; --file - is standard input")
 	}
 	if c.Attempt < 1 {
@@ -129,9 +132,15 @@ func (c *invokeCommand) newMessage(settings configs.Function, in io.Reader) (*tr
 	if traits.SessionState {
 		m.Session = new(invoke.Session)
 	}
-	if c.Body != nil {
+	switch {
+	case c.Body != nil:
 		m.Body = []byte(*c.Body)
 		return m, nil
+	case c.File == "" && traits.SampleBody != nil:
+		m.Body = traits.SampleBody
+		return m, nil
+	case c.File == "":
+		return nil, exit.UsageError("give --body or --file; --file - is standard input")
 	}
 	var err error
 	m.Body, err = send.ReadBody(c.File, in, max(int64(settings.MaxBody), send.MaxBody))

@@ -120,7 +120,7 @@ func (c *sendCommand) resolveTarget(cfg *configs.Config) (to sources.Target, err
 	if f, ok := cfg.Functions[c.Target]; ok {
 		of := sources.TraitsOf(f.Trigger)
 		if of.Target.Address == "" {
-			return to, fmt.Errorf("function %s consumes %s; send to one subject that it matches", c.Target, of.Subjects)
+			return to, fmt.Errorf("function %s %s", c.Target, of.CannotSend)
 		}
 		of.Target.Function = c.Target
 		return of.Target, nil

@@ -134,13 +134,15 @@ const developmentStorage = "DefaultEndpointsProtocol=http;AccountName=devstoreac
 	"QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
 
 // withoutContent removes the body from updates. Otherwise the SDK would send the unchanged body
-// with each renewal.
+// with each renewal. An update whose context has newContent keeps its body.
 type withoutContent struct{}
+
+type newContent struct{}
 
 // Do implements policy.Policy.
 func (withoutContent) Do(r *policy.Request) (*http.Response, error) {
 	raw := r.Raw()
-	if raw.Method != http.MethodPut || !strings.Contains(raw.URL.Path, "/messages/") {
+	if raw.Method != http.MethodPut || !strings.Contains(raw.URL.Path, "/messages/") || raw.Context().Value(newContent{}) != nil {
 		return r.Next()
 	}
 	if err := r.SetBody(nil, ""); err != nil {

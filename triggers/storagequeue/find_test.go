@@ -23,7 +23,7 @@ func TestFind(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					seen, err := r.peek(t.Context(), maxPeeked)
+					seen, err := r.peek(t.Context(), MaxPeek)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -50,7 +50,7 @@ func TestFindWhatIsNotShown(t *testing.T) {
 			_, err := tr.Find(t.Context(), d.Message.ID)
 			return errors.Is(err, triggers.ErrNotFound)
 		})
-		for n := range maxPeeked {
+		for n := range MaxPeek {
 			a.send(t, queue, fmt.Sprint(n))
 		}
 		last, err := a.raw(t, queue).EnqueueMessage(t.Context(), "bGFzdA==", nil)
@@ -59,12 +59,12 @@ func TestFindWhatIsNotShown(t *testing.T) {
 		}
 		id := *last.Messages[0].MessageID
 		if found, err := tr.Find(t.Context(), id); !errors.Is(err, triggers.ErrNotFound) {
-			t.Errorf("%+v, %v; want ErrNotFound: it is behind %d", found, err, maxPeeked)
+			t.Errorf("%+v, %v; want ErrNotFound: it is behind %d", found, err, MaxPeek)
 		}
 		done(t, receive(t, tr, 1)...)
 		eventually(t, "it is shown, as the last", func() bool {
 			found, err := tr.Find(t.Context(), id)
-			return err == nil && found.Place == triggers.PlaceReady && found.Ahead == maxPeeked-1
+			return err == nil && found.Place == triggers.PlaceReady && found.Ahead == MaxPeek-1
 		})
 	})
 }

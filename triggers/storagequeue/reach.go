@@ -83,9 +83,19 @@ func (r *reach) count(ctx context.Context) (int64, error) {
 
 // hide makes a message visible after a delay, and returns its new receipt.
 func (r *reach) hide(ctx context.Context, id, receipt string, d time.Duration) (string, error) {
+	return r.change(ctx, id, receipt, "", d)
+}
+
+// update is hide, and replaces the text.
+func (r *reach) update(ctx context.Context, id, receipt, text string, d time.Duration) (string, error) {
+	return r.change(context.WithValue(ctx, newContent{}, true), id, receipt, text, d)
+}
+
+// change sends an update. The text is sent only if the context has newContent.
+func (r *reach) change(ctx context.Context, id, receipt, text string, d time.Duration) (string, error) {
 	var renewed string
 	err := r.do("updating a message of", update, func(c *azqueue.QueueClient) error {
-		got, err := c.UpdateMessage(ctx, id, receipt, "", &azqueue.UpdateMessageOptions{VisibilityTimeout: seconds(d)})
+		got, err := c.UpdateMessage(ctx, id, receipt, text, &azqueue.UpdateMessageOptions{VisibilityTimeout: seconds(d)})
 		if err == nil && got.PopReceipt == nil {
 			err = errors.New("the answer has no pop receipt")
 		}

@@ -74,6 +74,9 @@ func StatusTable(now, last api.StatusReport, every time.Duration) string {
 			line, _, _ := strings.Cut(f.ReceiveError, "\n")
 			fmt.Fprintf(&b, "function %s: its source has been unreachable for %v%s\n", f.Name, time.Since(f.Disconnected).Round(time.Second), reasonText(line))
 		}
+		if !f.NextDue.IsZero() {
+			fmt.Fprintf(&b, "function %s: its timer is due at %s, in %v\n", f.Name, f.NextDue.Format("2006-01-02 15:04:05 -07:00"), time.Until(f.NextDue).Round(time.Second))
+		}
 		for _, p := range f.Problems {
 			line, _, _ := strings.Cut(p.OneLine(), "\n")
 			fmt.Fprintf(&b, "function %s: %s\n", f.Name, line)

@@ -22,6 +22,9 @@ type FunctionStatus struct {
 	// it has no end.
 	Paused      bool      `json:"paused" desc:"whether it is paused"`
 	PausedUntil time.Time `json:"paused_until,omitzero" desc:"missing if the pause has no end"`
+	// NextDue is when the function's timer is due next; zero for other functions, during a run,
+	// and if another instance has the timer.
+	NextDue time.Time `json:"next_due,omitzero" desc:"when the function's timer is due next; missing without a timer, during a run, and if it is not known"`
 	// Rejections counts Rejected by reason: function, attempts, size.
 	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by reason: function, attempts, size"`
 	// Disconnected is the time since when nothing can be received; zero if it can be.

@@ -30,6 +30,9 @@ func (f *Function) Status() api.FunctionStatus {
 		s.ReceiveError = f.ReceiveError()
 	}
 	s.Problems = f.ListProblems()
+	if timed, ok := f.Trigger.(triggers.Scheduled); ok {
+		s.NextDue, _ = timed.NextDue()
+	}
 	if gated, ok := f.Handler.(interface{ IsOpen() bool }); ok {
 		s.Gate = gateWord(gated.IsOpen())
 	}

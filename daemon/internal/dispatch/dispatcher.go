@@ -599,6 +599,9 @@ func (f *Function) logVerdict(m *triggers.Message, v triggers.Verdict, err error
 		attrs = append(attrs, slog.Int("max_attempts", f.Retry.MaxAttempts), slog.Duration("retry_in", v.Delay))
 	case triggers.Reject:
 		text = "message dead-lettered"
+		if _, drops := f.Trigger.(triggers.Discarder); drops {
+			text = "run failed; its attempts are used up, or it was rejected"
+		}
 		attrs = append(attrs, slog.String("reason", v.Reason))
 	}
 	if err != nil {

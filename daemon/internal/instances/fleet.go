@@ -122,7 +122,7 @@ func (f *Fleet) InstanceEnded(id int) {
 	for name, r := range f.last[id].Functions {
 		r.Abandoned += r.InFlight
 		r.InFlight, r.Slots, r.Used, r.Holding, r.Workers, r.Paused = 0, 0, 0, 0, 0, false
-		r.Disconnected, r.ReceiveError, r.Gate, r.Problems = time.Time{}, "", "", nil
+		r.Disconnected, r.ReceiveError, r.Gate, r.Problems, r.NextDue = time.Time{}, "", "", nil, time.Time{}
 		f.ended.Functions[name] = f.ended.Functions[name].Plus(r)
 	}
 	for name, s := range f.last[id].Apps {
@@ -162,6 +162,9 @@ func (r FunctionReport) Plus(o FunctionReport) FunctionReport {
 	sum.Workers += o.Workers
 	sum.Stopped = r.Stopped || o.Stopped
 	sum.Paused, sum.PausedUntil = r.Paused || o.Paused, o.PausedUntil
+	if o.NextDue.After(r.NextDue) { // an instance that has not run it last may not know
+		sum.NextDue = o.NextDue
+	}
 	sum.Latency, sum.Age = r.Latency.Plus(o.Latency), r.Age.Plus(o.Age)
 	sum.Taken += o.Taken
 	sum.Slots += o.Slots

@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 )
 
 // Greeting is what an instance is sent at its start and in a reload. It has the text of
@@ -23,6 +25,8 @@ type Greeting struct {
 	// DataDir is the instance's own, Parent that of the daemon that started it.
 	DataDir string `json:"data_dir"`
 	Parent  string `json:"parent"`
+	// Started is when that daemon started.
+	Started time.Time `json:"started"`
 }
 
 // ErrNoFile reports a configuration that was not read from a file.
@@ -39,7 +43,7 @@ func NewGreeting(cfg *configs.Config, id int) (json.RawMessage, error) {
 	if err := os.MkdirAll(own, 0o700); err != nil {
 		return nil, fmt.Errorf("making an instance's directory: %w", err)
 	}
-	return json.Marshal(Greeting{ID: id, Config: string(text), Name: name, Dir: dir, DataDir: own, Parent: cfg.DataDir})
+	return json.Marshal(Greeting{ID: id, Config: string(text), Name: name, Dir: dir, DataDir: own, Parent: cfg.DataDir, Started: telemetry.ProcessStart})
 }
 
 // InstanceDir returns the data directory of an instance.

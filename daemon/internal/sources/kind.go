@@ -52,10 +52,12 @@ type TriggerConfig struct {
 type Traits struct {
 	// Entity is the queue or topic, for traces.
 	Entity dispatch.Entity
-	// Target is where messages for the function are sent. Its Address is empty if the function
-	// receives from several subjects; Subjects describes them for people.
-	Target   Target
-	Subjects string
+	// Target is where messages for the function are sent. Its Address is empty if there is no such
+	// place; CannotSend is the reason, as the rest of a sentence about the function.
+	Target     Target
+	CannotSend string
+	// SampleBody is a body such as the messages have; nil if that is unknown.
+	SampleBody []byte
 	// KeyedOrder is set if messages with the same OrderingKey have an order. Without it the
 	// messages of the whole source have one.
 	KeyedOrder bool

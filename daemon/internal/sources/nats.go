@@ -21,6 +21,8 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/consumers"
 	"github.com/drover-run/drover/triggers/natsjs/deadletters"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
+	"github.com/drover-run/drover/triggers/natsjs/timerstore"
+	"github.com/drover-run/drover/triggers/timer"
 )
 
 const (
@@ -72,13 +74,15 @@ type natsSource struct{ *configs.NATSTrigger }
 
 func (n natsSource) messageTraits() Traits {
 	t := Traits{
-		Entity: dispatch.Entity{System: natsSystem, Name: n.Subject, BySubject: true},
-		Target: Target{Connection: n.Connection, Address: n.Subject}, Subjects: "the subjects " + n.Subject,
+		Entity:     dispatch.Entity{System: natsSystem, Name: n.Subject, BySubject: true},
+		Target:     Target{Connection: n.Connection, Address: n.Subject},
 		KeyedOrder: n.OrderingToken > 0,
 	}
+	subjects := "the subjects " + n.Subject
 	if n.Subject == "" {
-		t.Entity.Name, t.Subjects = n.Stream, "all subjects of its stream"
+		t.Entity.Name, subjects = n.Stream, "all subjects of its stream"
 	}
+	t.CannotSend = "consumes " + subjects + "; send to one subject that it matches"
 	if strings.ContainsAny(t.Entity.Name, "*>") {
 		t.Entity.Attributes = append(t.Entity.Attributes, semconv.MessagingDestinationTemplate(t.Entity.Name))
 	}
@@ -333,6 +337,15 @@ func (n natsConnection) openSender(ctx context.Context, to Target, _ SendOptions
 		}
 	}
 	return c.NewSender(), done, nil
+}
+
+// openTimerStore implements timerKeeper.
+func (n natsConnection) openTimerStore(ctx context.Context, s *Set, settings *configs.TimerTrigger, t TriggerConfig) (timer.Store, error) {
+	c, err := n.openShared(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return timerstore.New(c.Conn(), timerstore.Config{Group: settings.Group, Name: t.Function, Term: settings.Lease.D()})
 }
 
 // sharedConnection is a connection in a Set, and its server if it is embedded here.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/drover-run/drover/configs"
 )
@@ -15,6 +16,9 @@ type Config struct {
 	// Parent is the data directory of the daemon whose embedded servers an instance uses.
 	// Empty: embedded servers are started here. Commands leave it empty.
 	Parent string
+	// Started is when the daemon started, or the one that started this instance. Commands leave
+	// it zero.
+	Started time.Time
 	// Stores receives the embedded servers that a Set starts. Commands without a Set leave it nil.
 	Stores *Stores
 	Log    *slog.Logger

@@ -1,6 +1,6 @@
-// Package sources opens what functions receive from and send to: NATS JetStream, Azure Service Bus
-// and Azure Storage queues. Each kind of source is one file; the rest of drover does not depend on
-// their names.
+// Package sources opens what functions receive from and send to: NATS JetStream, Azure Service Bus,
+// Azure Storage queues, and timers. Each kind of source is one file; the rest of drover does not
+// depend on their names.
 //
 // The daemon opens a Set for each configuration, and closes it when a later Set has replaced it.
 // Commands open what they need without a Set.
@@ -20,7 +20,7 @@ import (
 
 // kinds lists the kinds of sources. There is no other registry. Connections are opened in this
 // order.
-var kinds = []kind{streams{}, bus{}, storage{}}
+var kinds = []kind{streams{}, bus{}, storage{}, timers{}}
 
 // errNoKind is the error of a configuration that was not completed.
 var errNoKind = errors.New("the configuration names no source")

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +43,7 @@ functions:
   sessions: {trigger: {servicebus: {queue: carts, sessions: true, session_state: true}}, handler: {go: f}}
   events: {trigger: {servicebus: {topic: events, subscription: billing}}, handler: {go: f}}
   images: {trigger: {storage_queue: {queue: images}}, handler: {go: f}}
+  clean: {trigger: {timer: {schedule: "0 * * * * *"}}, handler: {go: f}}
 `
 
 func TestTraits(t *testing.T) {
@@ -55,6 +59,7 @@ func TestTraits(t *testing.T) {
 		{function: "sessions", system: "servicebus", name: "carts", address: "carts", key: "ann", state: true},
 		{function: "events", system: "servicebus", name: "events", address: "events"},
 		{function: "images", system: "azure_storage_queue", name: "images", address: "images", limit: 32, hides: true},
+		{function: "clean", system: "timer", name: "0 * * * * *"},
 		{function: "none"},
 	} {
 		trigger := functions[test.function].Trigger
@@ -69,8 +74,55 @@ func TestTraits(t *testing.T) {
 			t.Errorf("%s: the order is within %q, want %q", test.function, key, test.key)
 		}
 	}
-	if got := TraitsOf(functions["tokens"].Trigger); got.Subjects != "the subjects orders.*" || !strings.Contains(got.Requirement, "nats stream add") {
+	if got := TraitsOf(functions["tokens"].Trigger); got.CannotSend != "consumes the subjects orders.*; send to one subject that it matches" || !strings.Contains(got.Requirement, "nats stream add") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A timer keeps its state where its connection is, and without one in the data directory of the
+// daemon or of its parent.
+func TestTimerStores(t *testing.T) {
+	const function = "  timer: {trigger: {timer: {schedule: \"0 * * * * *\", run_on_startup: true%s}}, handler: {go: f}}\n"
+	for keys, want := range map[string]string{
+		"":                                    "*timer.Directory",
+		", connection: embedded, group: shop": "*timerstore.Store, of natsjs",
+		", connection: store, group: shop":    "*timerstore.Store, of storagequeue",
+	} {
+		c := load(t, allKinds+fmt.Sprintf(function, keys))
+		c.Parent, c.Stores = "", new(Stores)
+		s := New(c, nil, nil)
+		settings := c.Settings.Functions["timer"]
+		store, err := timerSource{settings.Trigger.Timer}.openStore(t.Context(), s, TriggerConfig{Function: "timer", Settings: settings, Log: c.Log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprintf("%T", store)
+		if in := reflect.TypeOf(store).Elem().PkgPath(); strings.Contains(in, "timerstore") {
+			got += ", of " + path.Base(path.Dir(in))
+		}
+		if got != want {
+			t.Errorf("%q: the store is %s, want %s", keys, got, want)
+		}
+		tr, err := s.OpenTrigger(t.Context(), TriggerConfig{Function: "timer", Settings: settings, Log: c.Log})
+		if err == nil {
+			err = tr.Close(t.Context())
+		}
+		if err = errors.Join(err, s.Close(nil)); err != nil {
+			t.Errorf("%q: %v", keys, err)
+		}
+	}
+	c := load(t, allKinds)
+	c.Parent = t.TempDir()
+	clean := c.Settings.Functions["clean"]
+	tr, err := New(c, nil, nil).OpenTrigger(t.Context(), TriggerConfig{Function: "clean", Settings: clean, Log: c.Log})
+	if err == nil {
+		err = tr.Close(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(c.Parent, "timers")); err != nil {
+		t.Errorf("the parent has no timers: %v", err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
+	"github.com/drover-run/drover/triggers/storagequeue/timerstore"
+	"github.com/drover-run/drover/triggers/timer"
 )
 
 const (
@@ -223,4 +225,13 @@ func (c storageConnection) openSender(_ context.Context, to Target, options Send
 		return nil, nil, err
 	}
 	return out, func() error { account.Close(); return nil }, nil
+}
+
+// openTimerStore implements timerKeeper.
+func (c storageConnection) openTimerStore(_ context.Context, s *Set, settings *configs.TimerTrigger, t TriggerConfig) (timer.Store, error) {
+	account, err := shareAccount(s, c.name)
+	if err != nil {
+		return nil, err
+	}
+	return timerstore.New(timerstore.Config{Account: account, Group: settings.Group, Name: t.Function, Lease: settings.Lease.D(), Log: t.Log})
 }

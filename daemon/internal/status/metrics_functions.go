@@ -30,6 +30,7 @@ type functionMetrics struct {
 // linkDescs describes the metrics of connections to sources and apps, and of problems.
 type linkDescs struct {
 	connected, disconnected, receiveErrors, reconnects, gate *prometheus.Desc
+	nextDue                                                  *prometheus.Desc
 	problems, unsettled                                      *prometheus.Desc
 }
 
@@ -58,6 +59,7 @@ func newFunctionMetrics(v *View) *functionMetrics {
 	m.disconnected = add("trigger_disconnected_seconds", "For how long the source could not be reached; 0 while it can be.")
 	m.receiveErrors = add("receive_errors_total", "Attempts to receive that went wrong.")
 	m.reconnects = add("trigger_reconnects_total", "Reconnects to the source, if it reports them.")
+	m.nextDue = add("timer_next_due_timestamp_seconds", "When the function's timer is due next, as Unix time; missing without a timer, and during a run.")
 	m.problems = add("function_problems", "Problems that need an operator, by kind.", "kind")
 	m.unsettled = add("messages_unsettled", "Messages whose verdict the source refuses; they wait outside their slots.")
 	m.gate = add("http_gate_open", "1 while the function's HTTP app counts as healthy, else 0, and nothing is received.")
@@ -118,6 +120,9 @@ func (m *functionMetrics) collectLink(s api.FunctionStatus, to metricSink) {
 	to.sendGauge(m.disconnected, down, s.Name)
 	to.sendCounter(m.receiveErrors, float64(s.ReceiveErrors), s.Name)
 	to.sendCounter(m.reconnects, float64(s.Reconnects), s.Name)
+	if !s.NextDue.IsZero() {
+		to.sendGauge(m.nextDue, float64(s.NextDue.UnixMilli())/1e3, s.Name)
+	}
 	if s.Gate != "" {
 		to.sendGauge(m.gate, boolValue(s.Gate == api.GateOpen), s.Name)
 	}
