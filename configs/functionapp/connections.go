@@ -110,7 +110,7 @@ func (s Settings) byIdentity(setting string, of *service) (c configs.Connection,
 
 // describe describes a connection, and where it is from, without its secrets.
 func (f found) describe() string {
-	text := f.Connection.String()
+	text := f.String()
 	if kind, _, found := strings.Cut(text, ", identity "); found {
 		text = kind
 		if f.Endpoint != "" {

@@ -258,6 +258,6 @@ func (a *App) problemAt(file string, line int, format string, args ...any) confi
 		column = len(s.Lines[line-1]) - len(strings.TrimLeft(s.Lines[line-1], " \t")) + 1
 	}
 	s.Report(problems.Position{Line: line, Column: column}, format, args...)
-	err, _ := s.Err().(configs.Errors)
-	return err[0]
+	_ = s.Err() // it adds the line to the problem
+	return s.Problems[0]
 }

@@ -18,7 +18,6 @@ const settingsFile = "local.settings.json"
 type Settings struct {
 	env    configs.Env
 	values map[string]string
-	port   string // Host.LocalHttpPort
 }
 
 // Where a setting is from.
@@ -103,16 +102,11 @@ func readSettings(dir string, env configs.Env) (Settings, configs.Errors) {
 			s.values[m.name] = text
 		}
 	}
-	if host, found := child(d.root, "Host"); found {
-		if port, given := child(host, "LocalHttpPort"); given {
-			s.port, _ = scalar(port)
-		}
-	}
 	return s, errorsOf(d)
 }
 
 func errorsOf(d *document) configs.Errors {
 	d.Secrets = slices.DeleteFunc(d.Secrets, func(secret string) bool { return len(secret) < 4 }) // true and 1 are no secrets
-	err, _ := d.Err().(configs.Errors)
-	return err
+	_ = d.Err()                                                                                   // it adds the lines to the problems
+	return d.Problems
 }

@@ -297,7 +297,7 @@ func TestCheckWithoutTheLibrary(t *testing.T) {
 	t.Parallel()
 	dir := functionApp(t, map[string]string{"function_app.py": appHead, "requirements.txt": "azure-functions\n"})
 	python := write(t, map[string]string{"bin/python": "#!/bin/sh\nexec python3 -S -E -s \"$@\"\n"})
-	if err := os.Chmod(filepath.Join(python, "bin", "python"), 0o700); err != nil { //nolint:gosec // it is a program
+	if err := os.Chmod(filepath.Join(python, "bin", "python"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	status, _, errs := checkApp(t, python, dir, nil)
