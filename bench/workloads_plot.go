@@ -155,8 +155,8 @@ func (d *drawing) curve(points [][2]float64, y func(float64) float64, bottom flo
 		path = append(path, [2]float64{d.x(p[0]), y(p[1])})
 	}
 	d.Polyline(path, fmt.Sprintf(`fill="none" stroke="%s" stroke-width="2" stroke-linejoin="round"`, rateColour))
-	area := append(path, [2]float64{path[len(path)-1][0], bottom}, [2]float64{path[0][0], bottom})
-	d.Put(`<polygon fill="%s" fill-opacity="0.08" points="%s"/>`, rateColour, chart.Points(area))
+	path = append(path, [2]float64{path[len(path)-1][0], bottom}, [2]float64{path[0][0], bottom})
+	d.Put(`<polygon fill="%s" fill-opacity="0.08" points="%s"/>`, rateColour, chart.Points(path))
 }
 
 // lane draws a number by steps, each as high as its logarithm, with the number where there is
