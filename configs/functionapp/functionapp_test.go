@@ -313,6 +313,25 @@ func TestTranslation(t *testing.T) {
 	}
 }
 
+// Timers, in the app's time zone.
+func TestTimers(t *testing.T) {
+	t.Parallel()
+	tr := translated(t, nil, map[string]string{
+		"own":     `[{"type": "timerTrigger", "name": "t", "schedule": "%S%", "runOnStartup": true, "useMonitor": false}]`,
+		"generic": `[{"type": "timerTrigger", "name": "t", "schedule": "00:05:00", "run_on_startup": true}]`,
+	}, "S=0 */5 * * * *", "WEBSITE_TIME_ZONE=Europe/Berlin", "TZ=UTC")
+	if len(tr.Errors) > 0 {
+		t.Fatal(tr.Errors)
+	}
+	own, generic := tr.Config.Functions["own"], tr.Config.Functions["generic"].Trigger.Timer
+	if s := own.Trigger.Timer; s.Schedule != "0 */5 * * * *" || s.Timezone != "Europe/Berlin" || !s.RunOnStartup || s.IsMonitored() || own.Retry.MaxAttempts != 1 {
+		t.Errorf("%+v, %+v", s, own.Retry)
+	}
+	if !generic.RunOnStartup || !generic.IsMonitored() {
+		t.Errorf("%+v", generic)
+	}
+}
+
 // Each way to disable a function. A disabled one needs no connection.
 func TestDisabledFunctions(t *testing.T) {
 	t.Parallel()

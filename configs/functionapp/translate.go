@@ -284,10 +284,25 @@ func (t *Translation) httpTrigger(f *Function, b Binding, _ *configs.Function) {
 	f.trigger = text
 }
 
-// timerTrigger describes a timer.
-func (t *Translation) timerTrigger(f *Function, b Binding, _ *configs.Function) {
-	f.leave(b, "drover has no timers: have cron run drover send")
-	f.trigger = "schedule " + t.name(*f, b, "schedule")
+// timerTrigger translates a timer. A run that fails is not repeated, as on Azure, unless the function
+// has a retry.
+func (t *Translation) timerTrigger(f *Function, b Binding, to *configs.Function) {
+	own := withDefaults[configs.TimerTrigger]()
+	own.Schedule, own.RunOnStartup = t.name(*f, b, "schedule"), b.holds("runOnStartup")
+	for _, setting := range []string{"TZ", "WEBSITE_TIME_ZONE"} {
+		if zone, _, found := t.app.Settings.Lookup(setting); found && zone != "" {
+			own.Timezone = zone
+		}
+	}
+	if monitor := b.text("useMonitor"); monitor != "" {
+		monitored := b.holds("useMonitor")
+		own.UseMonitor = &monitored
+	}
+	if _, err := own.Parse(); err != nil {
+		t.wrongBinding(*f, b, "the schedule %q of %s (%s): %v", own.Schedule, b.Type, b.Name, err)
+	}
+	to.Trigger.Timer, to.Retry = &own, fixed(1, 0)
+	f.trigger = fmt.Sprintf("schedule %s, in %s", own.Schedule, own.Timezone)
 }
 
 // azure returns what a worker needs to know of a function.

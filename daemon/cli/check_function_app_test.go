@@ -235,6 +235,8 @@ func TestCheckOfBrokenFunctionApps(t *testing.T) {
 		{"a blueprint that is not registered", appHead + "bp = func.Blueprint()\n@bp.queue_trigger(" + usual + ")\ndef lost(msg): pass\n", []string{"warning: the blueprint bp of function_app.py is not registered, so its functions do not exist: lost"}, []string{"0 functions"}},
 		{"a connection that no setting defines", decorate(`arg_name="msg", queue_name="items", connection="Orders"`, "def one(msg): pass"), nil, []string{"function_app.py:4:1: function one: the connection of queueTrigger (msg): no setting Orders (nor Orders__queueServiceUri, for an identity) in the environment or in the Values of local.settings.json"}},
 		{"a name that no setting defines", decorate(`arg_name="msg", queue_name="%Items%", connection="AzureWebJobsStorage"`, "def one(msg): pass"), nil, []string{"no setting Items, which queueName of queueTrigger (msg) refers to as %Items%"}},
+		{"a schedule with four fields", appHead + "@app.function_name('one')\n@app.timer_trigger(arg_name='timer', schedule='*/5 * * *')\ndef one(timer: func.TimerRequest): pass\n", nil, []string{"function_app.py:4:1: function one: the schedule \"*/5 * * *\" of timerTrigger (timer): "}},
+		{"a schedule out of bounds", appHead + "@app.timer_trigger(arg_name='timer', schedule='0 61 * * * *')\ndef one(timer: func.TimerRequest): pass\n", nil, []string{"function_app.py:3:1: function one: the schedule", "61"}},
 		{"a retry that is wrong", appHead + "@app.queue_trigger(" + usual + ")\n@app.retry(strategy='fixed_delay', max_retry_count='x', delay_interval='1')\ndef one(msg): pass\n", nil, []string{"function one: max_retry_count of its retry is \"x\""}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
