@@ -33,6 +33,11 @@ var notRun = map[string]string{
 	"drover worker test node":                                                                             "it takes a minute; the tests of handlers/node run the same checks",
 	"drover worker test --app ./conformance -- ./my-worker --quiet":                                       "it takes a minute; TestWorkerTestOfAWorkerThatFails tests another worker",
 	"MYPYPATH=typings mypy app":                                                                           "it needs mypy; TestWorkerTypings runs mypy on the same files",
+	"drover check ./my-function-app":                                                                      "it needs azure-functions; TestCheckOfModelV2 reads an app",
+	"drover check ./my-function-app --strict":                                                             "it needs azure-functions; TestCheckOfModelV2 reads an app",
+	"drover send price -c ./my-function-app --body '{\"id\": 7}'":                                         "it needs azure-functions; TestQueuesOfAFunctionApp sends to an app",
+	"drover capture price -c ./my-function-app --count 100":                                               "it needs azure-functions; TestQueuesOfAFunctionApp captures from an app",
+	"drover dead list price -c ./my-function-app":                                                         "it needs azure-functions; TestQueuesOfAFunctionApp lists an app's dead letters",
 	"source <(drover completion zsh)":                                                                     "it needs zsh; TestCompletionInZsh runs the script",
 }
 
