@@ -151,7 +151,7 @@ async def f(body):
 	}
 	log.mu.Lock()
 	defer log.mu.Unlock()
-	if text := log.text.String(); strings.Contains(text, "compare") {
+	if text := log.String(); strings.Contains(text, "compare") {
 		t.Errorf("the comparison was logged: %s", text)
 	}
 }

@@ -211,7 +211,7 @@ async def neighbour(message): return "neighbour"
 			}
 			log.wait(t, `msg="was cancelled"`)
 			log.wait(t, "level=WARN", "deco returned a coroutine, but is not declared async")
-			if n := strings.Count(log.text.String(), "deco returned a coroutine"); n != 1 {
+			if n := strings.Count(log.String(), "deco returned a coroutine"); n != 1 {
 				t.Errorf("the warning was logged %d times", n)
 			}
 		})

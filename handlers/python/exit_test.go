@@ -55,7 +55,7 @@ async def a(body): return "ok"
 			}
 			p.Scale(0)
 			log.wait(t, `msg="of atexit"`)
-			text := log.text.String()
+			text := log.String()
 			if a, b := strings.Index(text, "hook marked last"), strings.Index(text, "hook marked first"); a < 0 || b < a {
 				t.Errorf("the last marked is not first:\n%s", text)
 			}

@@ -269,12 +269,16 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func (l *lines) wait(t *testing.T, parts ...string) {
 	t.Helper()
 	if !l.has(patience, parts...) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		t.Fatalf("no line with %q in\n%s", parts, l.text.String())
+		t.Fatalf("no line with %q in\n%s", parts, l)
 	}
 }
 
@@ -282,10 +286,7 @@ func (l *lines) wait(t *testing.T, parts ...string) {
 func (l *lines) has(within time.Duration, parts ...string) bool {
 	deadline := time.After(within)
 	for {
-		l.mu.Lock()
-		text := l.text.String()
-		l.mu.Unlock()
-		for line := range strings.Lines(text) {
+		for line := range strings.Lines(l.String()) {
 			all := true
 			for _, part := range parts {
 				all = all && strings.Contains(line, part)
@@ -333,7 +334,7 @@ async def aspeak(body):
 	log.wait(t, `msg=raw`, "stream=stdout", worker)
 	log.wait(t, `msg="raw error"`, "stream=stderr", worker)
 	log.wait(t, `msg="async hello"`, "function=aspeak", "message=m-aspeak")
-	if strings.Contains(log.text.String(), "not this") {
+	if strings.Contains(log.String(), "not this") {
 		t.Error("a debug record is logged")
 	}
 }

@@ -189,7 +189,7 @@ func TestTheFirstDeathCostsNoPause(t *testing.T) {
 	}
 	log.mu.Lock()
 	defer log.mu.Unlock()
-	if text := log.text.String(); strings.Count(text, "in=0s") != 1 {
+	if text := log.String(); strings.Count(text, "in=0s") != 1 {
 		t.Errorf("want one replacement at once, and one after a pause:\n%s", text)
 	}
 }

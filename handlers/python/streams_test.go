@@ -96,7 +96,7 @@ def speak(body):
 			}
 			log.wait(t, `msg="the end"`)
 			log.wait(t, append(test.want, "function=speak")...)
-			text := log.text.String()
+			text := log.String()
 			if got := strings.Contains(text, "an info"); got != test.info {
 				t.Errorf("an info is logged: %v; want %v", got, test.info)
 			}
