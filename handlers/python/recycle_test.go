@@ -187,8 +187,6 @@ func TestTheFirstDeathCostsNoPause(t *testing.T) {
 		}
 		log.wait(t, "it will be replaced", fmt.Sprintf("worker=%d", pid))
 	}
-	log.mu.Lock()
-	defer log.mu.Unlock()
 	if text := log.String(); strings.Count(text, "in=0s") != 1 {
 		t.Errorf("want one replacement at once, and one after a pause:\n%s", text)
 	}
