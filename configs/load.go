@@ -72,10 +72,10 @@ func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
 	return c, nil
 }
 
-// CompleteOver completes a configuration that a program made with all its defaults. Before that it
-// reads a file over it, which changes only what it has; a nil text is no file. refuse returns why
-// the file must not have a key; "" if it may. A key for which skip returns true is not read; a nil
-// skip reads all. Paths are relative to dir. The error is an Errors.
+// CompleteOver reads a file over a configuration that a program made, and completes it. The file
+// changes only the keys that it has; with a nil text there is no file. For a key that the file must
+// not have, refuse returns the reason; for any other, the empty string. Keys for which skip returns
+// true are not read; a nil skip reads all. Paths are relative to dir. The error is an Errors.
 func (c *Config) CompleteOver(name string, text []byte, dir string, env Env, skip func(path string) bool, refuse func(path string) string) error {
 	c.source = problems.New(name, text, dir, env)
 	if text == nil {

@@ -111,7 +111,7 @@ var alternatives = []alternative{
 	{"cosmosDBTrigger", "read the change feed with azure-cosmos in a function with a timer"},
 	{"cosmosDB", "read and write documents with azure-cosmos in the function"},
 	{"table", "read and write entities with azure-data-tables in the function"},
-	{"kafkaTrigger", "have a connector of Kafka copy the topic to a Service Bus queue, and use that trigger"},
+	{"kafkaTrigger", "copy the topic to a Service Bus queue with Kafka Connect, and use serviceBusTrigger"},
 	{"kafka", "produce messages with confluent-kafka in the function"},
 	{"rabbitMQTrigger", "move the messages to a Service Bus queue, a storage queue or NATS"},
 	{"rabbitMQ", "publish messages with pika in the function"},

@@ -374,7 +374,7 @@ func (t *Translation) connection(f Function, b Binding, of *service) string {
 	return name
 }
 
-// policy is a retry policy, as @app.retry or function.json has it.
+// policy is a retry policy, in the form of @app.retry or function.json.
 type policy map[string]any
 
 // field returns a value by its name in function.json, or in the decorator.

@@ -194,7 +194,7 @@ func TestCheckOfModelV1(t *testing.T) {
 	})
 }
 
-// What is wrong with code is reported with its place, and the rest is listed.
+// An error in the code is reported with its file and line, and the other functions are listed.
 func TestCheckOfBrokenFunctionApps(t *testing.T) {
 	t.Parallel()
 	decorate := func(arguments, function string) string {
