@@ -22,7 +22,7 @@ import (
 	"unicode"
 )
 
-// lower has TestBounds write lower ceilings down.
+// lower makes TestBounds write lower ceilings.
 var lower = flag.Bool("lower", false, "write ceilings that the code is below by now to testdata/ceilings.json")
 
 const (
@@ -30,7 +30,7 @@ const (
 	ceilingsFile = "testdata/ceilings.json"
 )
 
-// bounds are what a package may have at most, and sizes what one has, by the names below.
+// bounds are the limits of a package, and sizes its sizes, by the names below.
 type sizes map[string]int
 
 var bounds = sizes{
@@ -43,15 +43,15 @@ var bounds = sizes{
 	// mutual pairs of files, each of which uses what the other declares: a third of the files
 }
 
-// wholeBounds are for all packages of the product together.
+// wholeBounds apply to all packages of the product together.
 var wholeBounds = sizes{
 	"one-word names, percent": 40, // of functions and methods
 	"files naming a source":   3,  // for each source, outside its own package
 }
 
-// TestBounds holds the size of packages, types and functions, and what ties files together.
-// A figure above its bound has a ceiling in testdata/ceilings.json. A change may only lower it:
-// go test -run TestBounds . -lower
+// TestBounds limits the size of packages, types and functions, and the dependencies between files.
+// A figure above its bound has a ceiling in testdata/ceilings.json. A change may only lower it: go
+// test -run TestBounds . -lower
 func TestBounds(t *testing.T) {
 	text, err := os.ReadFile(ceilingsFile)
 	if err != nil {
@@ -114,7 +114,7 @@ func measureAll(t *testing.T) map[string]sizes {
 	for _, m := range loadAll(t) {
 		name := cmpOr(strings.TrimPrefix(strings.TrimPrefix(m.pkg.Path(), modulePath), "/"), ".")
 		if strings.HasSuffix(name, "test") {
-			continue // no part of the product
+			continue // not part of the product
 		}
 		m.measure()
 		out[name] = m.sizes
@@ -131,8 +131,8 @@ func measureAll(t *testing.T) map[string]sizes {
 	return out
 }
 
-// loadAll parses and checks each package of this module. What they import comes from the
-// export data that the go command builds.
+// loadAll parses and checks each package of this module. Imported packages come from the export
+// data of the go command.
 func loadAll(t *testing.T) (out []*measure) {
 	t.Helper()
 	list := exec.Command("go", "list", "-deps", "-export", "-json=Dir,ImportPath,Export,GoFiles,DepOnly", "./...")
@@ -264,7 +264,7 @@ func (m *measure) declaredIn(name *ast.Ident) string {
 	return "" // it is local
 }
 
-// standard are names of one word that Go's own interfaces, and drover's, give to methods.
+// standard are one-word names that Go's own interfaces, and drover's, give to methods.
 var standard = map[string]bool{
 	"Run": true, "Close": true, "String": true, "Error": true, "Unwrap": true, "Is": true, "As": true, "Read": true, "Write": true, "Flush": true, "Len": true,
 	"Less": true, "Swap": true, "Push": true, "Pop": true, "Handle": true, "Start": true, "Receive": true, "Settle": true, "Drain": true, "Send": true,
@@ -283,8 +283,7 @@ func words(name string) int {
 	return n
 }
 
-// sourceFiles are the names of the files, in configs and in the daemon, that each source has for
-// itself.
+// sourceFiles are the names of the files, in configs and in the daemon, that belong to one source.
 var sourceFiles = map[string]string{"natsjs": "nats.go", "servicebus": "servicebus.go", "storagequeue": "storagequeue.go"}
 
 // sourceNames are the packages and the names of each source.
@@ -294,7 +293,8 @@ var sourceNames = map[string]*regexp.Regexp{
 	"storagequeue": regexp.MustCompile(`(?i)storagequeue`),
 }
 
-// namesSources counts the files of a package that name a source in code, each source on its own.
+// namesSources counts the files of a package that name a source in code, for each source
+// separately.
 func (m *measure) namesSources(name string) (n int) {
 	for source, pattern := range sourceNames {
 		if name == "triggers/"+source || strings.HasPrefix(name, "triggers/"+source+"/") {
@@ -319,7 +319,7 @@ func (m *measure) namesSources(name string) (n int) {
 	return n
 }
 
-// The measure itself is held by a package made up for it.
+// The measurement itself is checked with a made-up package.
 func TestWords(t *testing.T) {
 	for name, want := range map[string]int{"run": 1, "Run": 1, "ID": 1, "runOne": 2, "readJSONFile": 2, "isA": 2} {
 		if got := words(name); got != want {

@@ -12,8 +12,8 @@ import (
 	"testing/fstest"
 )
 
-// This file holds the checklists of docs/architecture.md: it checks the sources, provisioners and
-// handlers that exist, and a made-up one of each kind, to see that every missing item is found.
+// This file checks the checklists of docs/architecture.md with the existing sources, provisioners
+// and handlers, and with a made-up one of each kind, for which each missing item must be found.
 
 // item is one line of a checklist: a file that matches pattern must have the text.
 type item struct {
@@ -42,7 +42,7 @@ func missing(t *testing.T, tree fs.FS, items []item) (lacks []item) {
 	return lacks
 }
 
-// source is a trigger as its users and its developers name it.
+// source is a trigger with its names in configurations and in the code.
 type source struct {
 	folder string // below triggers
 	file   string // in configs and daemon/internal/sources
@@ -76,9 +76,10 @@ var sources = []source{
 	{"servicebus", "servicebus", "servicebus", "azure-service-bus.md", false},
 	{"storagequeue", "storagequeue", "storage_queue", "azure-storage-queue.md", false},
 	{"timer", "timer", "timer", "timers.md", true},
+	{"httptrigger", "http", "http", "http-trigger.md", true},
 }
 
-// notSources are the packages below triggers that no configuration can name.
+// notSources are the packages below triggers that are not sources in a configuration.
 var notSources = []string{"lease", "memory", "sdktest", "triggertest"}
 
 func provisionerItems(name string) []item {
@@ -113,7 +114,7 @@ func TestChecklists(t *testing.T) {
 	}
 	for _, name := range foldersIn(t, "triggers") {
 		if !slices.Contains(notSources, name) && all["source "+name] == nil {
-			t.Errorf("triggers/%s is no known source: add it to sources or notSources", name)
+			t.Errorf("triggers/%s is not a known source: add it to sources or notSources", name)
 		}
 	}
 	for _, name := range foldersIn(t, "scaler") {
@@ -136,8 +137,8 @@ func TestChecklists(t *testing.T) {
 	}
 }
 
-// TestChecklistsOfAFake makes files up for a new source, provisioner and handler, and leaves out
-// one item after the other.
+// TestChecklistsOfAFake makes up the files of a new source, provisioner and handler, and omits one
+// item after the other.
 func TestChecklistsOfAFake(t *testing.T) {
 	for what, items := range map[string][]item{
 		"source":      source{"fake", "fake", "fake", "fake.md", false}.items(),

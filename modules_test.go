@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestModules checks what the product is for those who build it without the other modules:
-// go install ignores go.work and refuses replaced modules, and an image has only this module.
+// TestModules checks that the product can be built without the other modules: go install ignores
+// go.work and refuses replaced modules, and an image has only this module.
 func TestModules(t *testing.T) {
 	ignored := strings.Fields(readFile(t, ".dockerignore"))
 	if strings.Contains(readFile(t, "go.mod"), "replace") {
@@ -31,7 +31,7 @@ func TestModules(t *testing.T) {
 			t.Errorf("%s is not of the module %s/%s", file, modulePath, name)
 		}
 		if !slices.Contains(ignored, name) {
-			t.Errorf(".dockerignore does not list %s, a module of its own", name)
+			t.Errorf(".dockerignore does not list %s, a separate module", name)
 		}
 		if name == "tools" { // no packages, only the versions of tools
 			continue
@@ -58,7 +58,7 @@ func readFile(t *testing.T, name string) string {
 	return string(text)
 }
 
-// dependencies lists the modules that the program is built of, with their versions.
+// dependencies lists the modules in the program, with their versions.
 func dependencies(t *testing.T, workspace string) string {
 	t.Helper()
 	c := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}} {{.Version}}{{end}}", ".")

@@ -1,13 +1,13 @@
 package configs
 
 import (
-	"fmt"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/drover-run/drover/configs/posting"
 	"github.com/drover-run/drover/configs/problems"
 )
 
@@ -16,14 +16,15 @@ type App struct {
 	Path        string  `yaml:"path" required:"true" desc:"the directory, or one file in it; relative to this file"`
 	Interpreter string  `yaml:"interpreter" desc:"the Python or Node.js to run; by default, for Python: $VIRTUAL_ENV, else .venv beside the app, else python3; for Node.js: node"`
 	Command     Strings `yaml:"command" desc:"for functions with a worker handler: the worker program and its arguments; it runs in path and speaks the protocol of docs/worker-protocol.md"`
-	Processes   int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"number of worker processes; 0 or auto is FUNCTIONS_WORKER_PROCESS_COUNT if set, else as many as the load needs and as improve throughput (docs/tuning.md)"`
-	Threads     int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"threads per process, for functions that are not async and for the executor of those that are; 0 or auto is PYTHON_THREADPOOL_THREAD_COUNT if set, else measured; not for Node.js"`
+	Processes   int     `yaml:"processes" default:"0" zero:"auto" min:"0" max:"1024" desc:"number of worker processes; 0 or auto is FUNCTIONS_WORKER_PROCESS_COUNT if set, else as many as the load needs, as long as each one improves throughput (docs/tuning.md)"`
+	Threads     int     `yaml:"threads" default:"0" zero:"auto" min:"0" max:"4096" desc:"threads per process, for functions that are not async; 0 or auto is PYTHON_THREADPOOL_THREAD_COUNT if set, else measured; not for Node.js"`
 	Coroutines  int     `yaml:"coroutines" default:"0" zero:"auto" min:"0" max:"100000" desc:"async calls in flight per process; 0 or auto is measured"`
 
 	Start        string   `yaml:"start" default:"spawn" enum:"spawn,template" desc:"how a worker starts: spawn loads the code in each; template loads it once, and forks workers from that process in milliseconds, sharing its memory. Not for code that starts threads or opens connections while it loads"`
 	StartTimeout Duration `yaml:"start_timeout" default:"2m" min:"1s" max:"1h" desc:"time limit for a worker to load the code"`
 	KillGrace    Duration `yaml:"kill_grace" default:"5s" min:"100ms" max:"10m" desc:"how long a cancelled call (for example at its timeout) may take to return before its worker is killed"`
-	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what to do about an async function that blocks the event loop, as time.sleep does: warn logs it once for each place and counts it; isolate also runs a repeat offender in a worker of its own; off disables detection, so that a crash or timeout cannot be attributed to the call that blocked. Python and Node.js"`
+	OnBlocked    string   `yaml:"on_blocked" default:"warn" enum:"warn,isolate,off" desc:"what to do about an async function that blocks the event loop, as time.sleep does: warn logs it once for each place and counts it; isolate also runs a repeat offender in its own worker; off disables detection, so that a crash or timeout cannot be attributed to the call that blocked. Python and Node.js"`
+	Spare        Spare    `yaml:"spare" default:"auto" desc:"number of spare workers: one more process that has loaded the code and is idle, so that the messages of a worker that dies run again at once. auto is 1 if a worker needs at most a twentieth of the memory, and a tenth stays free; 0 and 1 are always so. None with start: template, whose forks take milliseconds, or while the app is scaled to zero"`
 	Recycle      Recycle  `yaml:"recycle" desc:"when to replace a healthy worker: one at a time, after its replacement is ready; each limit is lowered by up to a tenth at random"`
 
 	User          string      `yaml:"user" desc:"user that workers run as, a name or a number; only root can choose another; by default the daemon's user"`
@@ -38,7 +39,11 @@ type App struct {
 
 // ResolvedApp has what Complete finds out about an app.
 type ResolvedApp struct {
-	// Language is that of the workers; empty for an app that no function uses.
+	// Server is set if the app is a web server that drover starts, as for a function app with a
+	// custom handler.
+	Server *posting.Server `yaml:"-"`
+
+	// Language is the language of the workers; empty for an app that no function uses.
 	Language      string
 	Dir           string // the directory to import from
 	DefaultModule string // of its functions
@@ -52,14 +57,6 @@ type ResolvedApp struct {
 	ProcessesFrom, ThreadsFrom, CoroutinesFrom string
 }
 
-// Recycle has the conditions for the replacement of a worker; 0 is never.
-type Recycle struct {
-	MaxInvocations int      `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"replace after this many invocations, but not before 0.5 s and ten times the time to load the code; 0 is never"`
-	MaxMemory      Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"replace when the worker's own memory (without cached files) exceeds this; 0B is never"`
-	MaxAge         Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"replace after this time; 0s is never"`
-	MaxIdle        Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"replace a worker that has been idle for this long after work; 0s is never"`
-}
-
 // Variables of Azure Functions.
 const (
 	processesVariable = "FUNCTIONS_WORKER_PROCESS_COUNT"
@@ -68,8 +65,8 @@ const (
 
 // The origins of numbers that the user did not set.
 const (
-	byLoad      = "auto: by load and by measure, one a core at first"
-	byMeasure   = "auto: by measure, at first"
+	byLoad      = "auto: by load and measurements, at first one per core"
+	byMeasure   = "auto: measured, at first"
 	inOneThread = "functions run in one thread"
 )
 
@@ -81,6 +78,7 @@ const (
 	Python = "python"
 	Node   = "node"
 	Worker = "worker" // any program that speaks the worker protocol
+	Server = "server" // a web server, whose functions have an HTTP handler
 )
 
 // fileEndings are the endings of a path that names one file, by language. For other workers they
@@ -90,11 +88,14 @@ var fileEndings = map[string][]string{
 	Node:   {".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"},
 }
 
-// completeApp returns the app with its defaults. path is that of the app.
+// completeApp returns the app with its defaults. path is the app's path.
 func (a App) completeApp(x *problems.Source, path, language string) App {
 	if a.Path == "" {
 		x.Wrong(path, "it has no path")
 		return a
+	}
+	if a.Server != nil {
+		language = Server
 	}
 	a.Language, a.Dir = language, x.Absolute(a.Path)
 	switch file := filepath.Base(a.Dir); {
@@ -165,7 +166,7 @@ func countFrom(x *problems.Source, path string, given int, variable string, def 
 	}
 	text := ""
 	if variable != "" {
-		text, _ = x.Env(variable)
+		text, _ = x.Lookup(variable)
 	}
 	if text == "" {
 		return def, why
@@ -176,19 +177,4 @@ func countFrom(x *problems.Source, path string, given int, variable string, def 
 		return def, why
 	}
 	return n, variable
-}
-
-// String describes when a worker is replaced; "" is never.
-func (r Recycle) String() string {
-	var after []string
-	add := func(set bool, format string, value any) {
-		if set {
-			after = append(after, fmt.Sprintf(format, value))
-		}
-	}
-	add(r.MaxInvocations > 0, "after %d invocations", r.MaxInvocations)
-	add(r.MaxMemory > 0, "at %v of memory of its own", r.MaxMemory)
-	add(r.MaxAge > 0, "after %v", r.MaxAge)
-	add(r.MaxIdle > 0, "after %v with nothing to do", r.MaxIdle)
-	return strings.Join(after, ", ")
 }

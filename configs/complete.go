@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -49,32 +50,90 @@ func (c *Config) fillIn() {
 		c.Apps[name] = v
 	}
 	for name, v := range c.Functions {
-		decode.Defaults(&v)
-		for _, own := range copyKinds(&v.Trigger) {
-			decode.Defaults(own)
-		}
-		for _, own := range copyKinds(&v.Handler) {
-			decode.Defaults(own)
-		}
-		if http := v.Handler.HTTP; http != nil && http.Batch != nil {
-			batch := *http.Batch
-			decode.Defaults(&batch)
-			http.Batch = &batch
-		}
-		v.Output = slices.Clone(v.Output)
-		for i := range v.Output {
-			for _, own := range copyKinds(&v.Output[i]) {
-				decode.Defaults(own)
-			}
-		}
-		c.Functions[name] = v
+		c.Functions[name] = v.fillIn(c.Defaults)
 	}
 }
 
-func (x *completion) completeAll() {
-	if len(x.Functions) == 0 {
+// fillIn returns a function of a program, completed with the defaults for all functions and then drover's.
+func (f Function) fillIn(all Defaults) Function {
+	decode.Inherit(&f, &all)
+	decode.Defaults(&f)
+	kinds := slices.Concat(decode.CopyKinds(&f.Trigger), decode.CopyKinds(&f.Handler))
+	if http := f.Handler.HTTP; http != nil && http.Batch != nil {
+		batch := *http.Batch
+		http.Batch = &batch
+		kinds = append(kinds, http.Batch)
+	}
+	f.Output = slices.Clone(f.Output)
+	for i := range f.Output {
+		kinds = append(kinds, decode.CopyKinds(&f.Output[i])...)
+	}
+	for _, own := range kinds {
+		decode.Defaults(own)
+	}
+	return f
+}
+
+// AddFunctions adds the functions of a program, and completes the configuration. They get the same
+// defaults and checks as functions in a file. Functions that were added before are skipped. The error
+// is an Errors; having no functions at all is one.
+func (c *Config) AddFunctions(env Env, functions map[string]Function) error {
+	fresh := make(map[string]bool)
+	for _, name := range sortedNames(functions) {
+		if _, before := c.added[name]; before {
+			continue
+		}
+		if _, found := c.Functions[name]; found {
+			return fmt.Errorf("the program and the configuration both define function %s; remove one of them", name)
+		}
+		if own := functions[name].Handler.codeKeys(); c.completed && own != nil && *own.app != "" {
+			return fmt.Errorf("function %s, which the program adds, uses app %s of the configuration: set path instead", name, *own.app)
+		}
+		if c.Functions == nil {
+			c.Functions = make(map[string]Function)
+		}
+		c.Functions[name], fresh[name] = functions[name].fillIn(c.Defaults), true
+	}
+	complete := c.completed
+	if err := c.Complete(env); err != nil {
+		return err
+	}
+	x := &completion{c, c.source}
+	if complete && len(fresh) > 0 {
+		if x.checkNames(); len(x.Problems) == 0 {
+			x.completeFunctions(fresh)
+		}
+	}
+	if c.Warnings = c.source.Warnings; len(c.Functions) == 0 {
 		x.Wrong("functions", "it is empty; add at least one function")
-		return
+	}
+	if len(fresh) > 0 {
+		c.added = functions
+	}
+	return x.Err()
+}
+
+// completeFunctions completes the new functions, and checks them together with the others.
+func (x *completion) completeFunctions(fresh map[string]bool) {
+	code := codeHandlers{x.Source, x.Apps, make(map[string]string)}
+	for _, name := range sortedNames(x.Functions) {
+		f := x.Functions[name]
+		if fresh[name] {
+			x.Functions[name] = x.completeFunction(name, f, code)
+		} else if s := f.Trigger.kindSettings(); s != nil {
+			warnings := x.Source.Warnings
+			s.completeTrigger(x, "functions."+name+".trigger", name, f.Retry)
+			x.Source.Warnings = warnings
+		}
+	}
+	x.shareVariables()
+	x.checkInstances()
+	x.checkHTTP()
+}
+
+func (x *completion) completeAll() {
+	if len(x.EnvFile) > 0 && x.FileEnv == nil {
+		x.Wrong("env_file", "only a configuration file can have it; a program passes the environment with daemon.WithEnv")
 	}
 	if x.checkNames(); len(x.Problems) > 0 {
 		return // messages about other problems would quote them
@@ -94,16 +153,16 @@ func (x *completion) completeAll() {
 	for _, name := range sortedNames(x.Apps) {
 		x.Apps[name] = x.Apps[name].completeApp(x.Source, "apps."+name, languages[name])
 	}
-	x.Admin.completeServer(x.Source)
-	x.Probes.checkListen(x.Source)
+	x.Admin.CompleteServer(x.Source)
+	x.Probes.CheckListen(x.Source)
+	x.HTTP.Complete(x.Source, "http")
 	x.Traces.Complete(x.Source, "traces")
 	x.Scale.Complete(x.Source, "scale")
-	code := codeHandlers{x.Source, x.Apps, make(map[string]string)}
-	for _, name := range sortedNames(x.Functions) {
-		x.Functions[name] = x.completeFunction(name, x.Functions[name], code)
+	all := make(map[string]bool)
+	for name := range x.Functions {
+		all[name] = true
 	}
-	x.withholdVariables()
-	x.checkInstances()
+	x.completeFunctions(all)
 }
 
 // checkNames checks the names in the configuration.
@@ -174,26 +233,33 @@ func (x *completion) appLanguages() map[string]string {
 // completeFunction returns the function with its defaults.
 func (x *completion) completeFunction(name string, f Function, code codeHandlers) Function {
 	path := "functions." + name
+	if f.Trigger.HTTP != nil && !x.Given(path+".retry.max_attempts") {
+		f.Retry.MaxAttempts = 1 // a client waits
+	}
 	if f.Retry.Initial > f.Retry.Max {
 		x.Wrong(path+".retry", "initial (%v) is more than max (%v)", f.Retry.Initial, f.Retry.Max)
 	}
-	if oneKind(x.Source, path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
-		copyKinds(&f.Trigger)
+	if !f.Trigger.Program && oneKind(x.Source, path+".trigger", "messages come from", pointedKinds(f.Trigger)) {
+		decode.CopyKinds(&f.Trigger)
 		f.Trigger.kindSettings().completeTrigger(x, path+".trigger", name, f.Retry)
 	}
 	if f.Retry.Mode == "scheduled" {
 		x.checkScheduled(path+".retry.mode", f.Trigger)
 	}
 	f.Output = x.completeOutputs(path+".output", f.Output)
+	if names := f.Output.OutputNames(); len(names) > 0 && f.Handler.hasOneResult() {
+		x.Wrong(path+".output", "the handler has one result, and cannot send to the output %s by its name; remove name, and the output receives the result", names[0])
+	}
+	f.checkBatch(x.Source, path+".batch")
 	if !oneKind(x.Source, path+".handler", "a function has", f.Handler.givenKinds()) {
 		return f
 	}
-	copyKinds(&f.Handler)
+	decode.CopyKinds(&f.Handler)
 	switch path += ".handler"; {
 	case f.Handler.Exec != nil:
 		f.Handler.Exec.completeCommand(x.Source, path+".exec")
 	case f.Handler.HTTP != nil:
-		f.Handler.HTTP.checkRequests(x.Source, path+".http")
+		f.Handler.HTTP.CheckRequests(x.Source, path+".http")
 	default:
 		code.completeCode(path, name, f.Handler)
 	}
@@ -213,7 +279,10 @@ func (x *completion) completeOutputs(path string, given Outputs) Outputs {
 		}
 		x.completeOutput(at, &out[i])
 		for _, earlier := range out[:i] {
-			if reflect.DeepEqual(earlier, out[i]) {
+			switch {
+			case earlier.Name != "" && earlier.Name == out[i].Name:
+				x.Wrong(at+".name", "another output of the function has the name %s, too; names are unique in a function", earlier.Name)
+			case reflect.DeepEqual(earlier, out[i]):
 				x.Wrong(at, "it is listed twice; each result would be sent twice")
 			}
 		}
@@ -221,24 +290,30 @@ func (x *completion) completeOutputs(path string, given Outputs) Outputs {
 	return out
 }
 
+// outputName is the form of the name of an output: an identifier, also with hyphens, or $return.
+var outputName = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$-]{0,63}$`)
+
 func (x *completion) completeOutput(path string, o *Output) {
 	if oneKind(x.Source, path, "results go to", pointedKinds(*o)) {
-		copyKinds(o)
+		decode.CopyKinds(o)
 		o.kindSettings().completeOutput(x, path)
+	}
+	if o.Name != "" && !outputName.MatchString(o.Name) {
+		x.Wrong(path+".name", "%q cannot be the name of an output: it has at most 64 letters, digits, _, - and $, and does not begin with a digit or -", o.Name)
 	}
 }
 
-// withholdVariables sets, for each app and command, the variables that the configuration reads.
-// They are mostly connection strings, which functions do not need.
-func (x *completion) withholdVariables() {
+// shareVariables sets, for each app and command, the variables from environment files and the names of the
+// variables that the configuration reads. The latter are mostly connection strings, which functions do not need.
+func (x *completion) shareVariables() {
 	read := slices.Sorted(maps.Keys(x.Variables))
 	for name, app := range x.Apps {
-		app.Environment.Withheld = read
+		app.Environment.Withheld, app.Environment.Files = read, x.FileEnv
 		x.Apps[name] = app
 	}
 	for _, f := range x.Functions {
 		if f.Handler.Exec != nil {
-			f.Handler.Exec.Environment.Withheld = read
+			f.Handler.Exec.Environment.Withheld, f.Handler.Exec.Environment.Files = read, x.FileEnv
 		}
 	}
 }

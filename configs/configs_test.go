@@ -19,6 +19,7 @@ import (
 
 	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/readfile"
+	"github.com/drover-run/drover/configs/values"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -183,7 +184,7 @@ func TestDefaultsAndWhatFollows(t *testing.T) {
 	if a := c.Apps["app"]; a.Dir != filepath.Join(dir, "app") || a.Processes != runtime.GOMAXPROCS(0) || a.Threads != 1 {
 		t.Errorf("the app is %+v", a)
 	}
-	if f.Timeout.D() != 5*time.Minute || f.MaxBody != 0 || f.Retry.MaxAttempts != 5 || f.Prefetch != PrefetchAuto {
+	if f.Timeout.D() != 5*time.Minute || f.MaxBody != 0 || f.Retry.MaxAttempts != 5 || f.Prefetch != values.PrefetchAuto {
 		t.Errorf("the function is %+v", f)
 	}
 	if c.DataDir != filepath.Join(dir, ".drover") || !c.Connections["embedded"].Embedded() {
@@ -358,7 +359,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 func TestWrittenAsRead(t *testing.T) {
 	for text, want := range map[string]fmt.Stringer{
 		"5m": Duration(5 * time.Minute), "1h": Duration(time.Hour), "1h30m": Duration(90 * time.Minute), "1m1s": Duration(61 * time.Second),
-		"1MiB": Size(1 << 20), "3kB": Size(3000), "0B": Size(0), "7B": Size(7), "auto": PrefetchAuto, "12": Prefetch(12),
+		"1MiB": Size(1 << 20), "3kB": Size(3000), "0B": Size(0), "7B": Size(7), "auto": values.PrefetchAuto, "12": Prefetch(12),
 	} {
 		if got := want.String(); got != text {
 			t.Errorf("%v is written %s", text, got)

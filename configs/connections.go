@@ -25,7 +25,7 @@ func (c Connection) connectionParts() map[string]string {
 	return parts
 }
 
-// storageString reports whether the connection string is that of a storage account, and not of a
+// storageString reports whether the connection string is for a storage account, and not for a
 // namespace.
 func (c Connection) storageString() bool {
 	parts := c.connectionParts()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Describe writes what a completed configuration will run, for people. It prints no secrets.
+// Describe writes a readable description of a completed configuration. It prints no secrets.
 func (c *Config) Describe(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
@@ -16,18 +16,21 @@ func (c *Config) Describe(w io.Writer) error {
 		f := c.Functions[name]
 		line("function %s", name)
 		line("  trigger\t%s", f.Trigger)
-		for _, next := range f.Trigger.Timer.nextOccurrences(time.Now()) {
+		for _, next := range f.Trigger.Timer.NextOccurrences(time.Now()) {
 			line("  due\t%s", next)
 		}
 		line("  handler\t%s", f.Handler)
 		for _, o := range f.Output {
 			line("  output\t%s", o)
 		}
-		concurrency := "the handler's default"
+		concurrency := "auto: as many as the handler takes at once"
 		if f.Concurrency > 0 {
 			concurrency = fmt.Sprintf("%d in flight at most", f.Concurrency)
 		}
 		line("  concurrency\t%s, prefetch %v", concurrency, f.Prefetch)
+		if f.Batch.Size > 0 {
+			line("  batch\t%s", f.Batch)
+		}
 		bodies := "as large as the source allows"
 		if f.MaxBody > 0 {
 			bodies = "up to " + f.MaxBody.String()
@@ -37,7 +40,11 @@ func (c *Config) Describe(w io.Writer) error {
 		if f.Retry.Mode == "scheduled" {
 			how = ", by a scheduled copy"
 		}
-		line("  retry\t%d attempts, delays %v to %v, spread by %v%s", f.Retry.MaxAttempts, f.Retry.Initial, f.Retry.Max, f.Retry.Jitter, how)
+		if f.Retry.MaxAttempts == 1 {
+			line("  retry\tnone")
+		} else {
+			line("  retry\t%d attempts, delays %v to %v, spread by %v%s", f.Retry.MaxAttempts, f.Retry.Initial, f.Retry.Max, f.Retry.Jitter, how)
+		}
 	}
 	for _, name := range sortedNames(c.Apps) {
 		a := c.Apps[name]
@@ -46,15 +53,7 @@ func (c *Config) Describe(w io.Writer) error {
 		if len(a.Command) > 0 {
 			line("  command\t%s", strings.Join(a.Command, " "))
 		}
-		processes := fmt.Sprint(a.Processes)
-		if a.Scaled {
-			processes = fmt.Sprintf("%d to %d", min(c.Scale.Workers.Min, a.Processes), a.Processes)
-		}
-		line("  processes\t%s (%s)", processes, a.ProcessesFrom)
-		if a.Language != Node {
-			line("  threads\t%d a process (%s)", a.Threads, a.ThreadsFrom)
-		}
-		line("  coroutines\t%d a process (%s)", a.Coroutines, a.CoroutinesFrom)
+		a.describeWorkers(line, c.Scale.Workers.Min)
 		if who := a.User + ":" + a.Group; who != ":" {
 			line("  user\t%s", strings.TrimSuffix(who, ":"))
 		}
@@ -64,7 +63,7 @@ func (c *Config) Describe(w io.Writer) error {
 			}
 		}
 		if a.Start == "template" {
-			line("  start\tforked from a template, where the code allows it")
+			line("  start\tforked from a template, if the code allows it")
 		}
 		if limits := a.Recycle.String(); limits != "" {
 			line("  recycled\t%s", limits)
@@ -78,7 +77,7 @@ func (c *Config) Describe(w io.Writer) error {
 		line("\tat least %d from %s to %s %s", schedule.Min, schedule.From, schedule.To, strings.Join(schedule.Days, ", "))
 	}
 	if t := c.Traces; t.URL != "" {
-		line("traces\tto %s (%s), of service %s, %v of the messages that have no trace of their own", t.URL, t.From, t.ServiceName, *t.Sample)
+		line("traces\tto %s (%s), of service %s, %v of the messages without a trace", t.URL, t.From, t.ServiceName, *t.Sample)
 	}
 	line("data\t%s", c.DataDir)
 	for _, warning := range c.Warnings {
@@ -87,40 +86,20 @@ func (c *Config) Describe(w io.Writer) error {
 	return out.Flush()
 }
 
-// String describes the source of the messages.
-func (t Trigger) String() string {
-	if s := t.kindSettings(); s != nil {
-		return s.describeTrigger()
+// describeWorkers describes the processes of an app. least is the smallest number to which it is
+// scaled.
+func (a App) describeWorkers(line func(string, ...any), least int) {
+	if a.Server != nil {
+		line("  custom handler\t%s (%s)", a.Server.Program, a.Server.From)
+		return
 	}
-	return "none"
-}
-
-// String describes the destinations of results; "" if there are none.
-func (o Outputs) String() string {
-	texts := make([]string, len(o))
-	for i, output := range o {
-		texts[i] = output.String()
+	processes := fmt.Sprint(a.Processes)
+	if a.Scaled {
+		processes = fmt.Sprintf("%d to %d", min(least, a.Processes), a.Processes)
 	}
-	return strings.Join(texts, " and ")
-}
-
-// String describes the destination of results.
-func (o Output) String() string {
-	if s := o.kindSettings(); s != nil {
-		return s.describeOutput()
+	line("  processes\t%s (%s)", processes, a.ProcessesFrom)
+	if a.Language != Node {
+		line("  threads\t%d per process (%s)", a.Threads, a.ThreadsFrom)
 	}
-	return "none"
-}
-
-// String describes the server of the connection, and its authentication.
-func (c Connection) String() string {
-	switch {
-	case c.Embedded():
-		return c.describeServers()
-	case c.Storage():
-		return c.describeAccount()
-	case c.Namespace != "" || c.ConnectionString != "":
-		return c.describeNamespace()
-	}
-	return c.describeServers()
+	line("  coroutines\t%d per process (%s)", a.Coroutines, a.CoroutinesFrom)
 }

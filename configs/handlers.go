@@ -15,12 +15,12 @@ import (
 
 // Handler runs a function. Exactly one kind is set.
 type Handler struct {
-	Go     string         `yaml:"go" desc:"name of a Go function that the program registered"`
-	Exec   *ExecHandler   `yaml:"exec" desc:"a command that runs for each message"`
-	HTTP   *HTTPHandler   `yaml:"http" desc:"an app that each message is posted to"`
-	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes"`
-	Node   *NodeHandler   `yaml:"node" desc:"a Node.js function in a pool of worker processes"`
-	Worker *WorkerHandler `yaml:"worker" desc:"a function in a pool of your own worker processes"`
+	Go     string         `yaml:"go" desc:"name of a Go function that the program registered" like:"resize"`
+	Exec   *ExecHandler   `yaml:"exec" desc:"a command that runs for each message" like:"{command: [./convert, --fast]}"`
+	HTTP   *HTTPHandler   `yaml:"http" desc:"an app that each message is posted to" like:"{url: \"http://127.0.0.1:8080\"}"`
+	Python *PythonHandler `yaml:"python" desc:"a Python function in a pool of worker processes" like:"{path: ./app}"`
+	Node   *NodeHandler   `yaml:"node" desc:"a Node.js function in a pool of worker processes" like:"{path: ./app}"`
+	Worker *WorkerHandler `yaml:"worker" desc:"a function in a pool of your own worker processes" like:"{path: ./app, command: [ruby, worker.rb]}"`
 }
 
 // PythonHandler is a Python function. Either App names an entry of apps, or Path defines an app for
@@ -41,10 +41,11 @@ type PythonHandler struct {
 	Azure *AzureFunction `yaml:"-"`
 }
 
-// AzureFunction is what a worker needs to know of a function of a function app.
+// AzureFunction describes a function of a function app to a worker.
 type AzureFunction struct {
 	Entry    string            // the Python function
 	File     string            // relative to the app
+	Script   string            // of an app of model v2: its file with the app; "" for model v1
 	HTTPType string            // function, asgi or wsgi
 	Bindings []json.RawMessage // as the decorators or function.json define them
 	Retry    json.RawMessage   // likewise; nil for none
@@ -90,6 +91,11 @@ type ExecHandler struct {
 
 func (h Handler) givenKinds() []kind {
 	return []kind{{"go", h.Go != ""}, {"python", h.Python != nil}, {"node", h.Node != nil}, {"worker", h.Worker != nil}, {"http", h.HTTP != nil}, {"exec", h.Exec != nil}}
+}
+
+// hasOneResult reports whether a handler cannot send to named outputs.
+func (h Handler) hasOneResult() bool {
+	return h.Exec != nil || h.HTTP != nil && h.HTTP.Format == ""
 }
 
 // Code is a function of an app.

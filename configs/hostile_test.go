@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/configs/decode"
 	"github.com/drover-run/drover/configs/readfile"
 )
 
 const smallest = "functions:\n  f:\n    trigger: {nats: {}}\n    handler: {go: g}\n"
 
-// TestFileValuesOfNoRegularFile uses file: with files that do not end, or that block.
+// TestFileValuesOfNoRegularFile uses file: with files that are endless, or that block.
 func TestFileValuesOfNoRegularFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, link, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "huge")
@@ -45,14 +46,18 @@ func TestFileValuesOfNoRegularFile(t *testing.T) {
 	}
 }
 
-// TestReadPlainTakesNoAliases reads a file that any YAML decoder would read.
-func TestReadPlainTakesNoAliases(t *testing.T) {
+// TestPlainTextHasNoAliases reads a file that any YAML decoder can read.
+func TestPlainTextHasNoAliases(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.yaml")
 	if err := os.WriteFile(file, []byte("a: &a [x]\nb: *a\n"+smallest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadPlain(file); err == nil || !strings.Contains(err.Error(), "alias") {
-		t.Errorf("ReadPlain: %v", err)
+	text, err := readfile.Plain(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := decode.CheckPlain(text); err == nil || !strings.Contains(err.Error(), "alias") {
+		t.Errorf("CheckPlain: %v", err)
 	}
 }
 
@@ -154,7 +159,8 @@ func TestRootReadsOnlyWhatNobodyElseCanWrite(t *testing.T) {
 	}
 }
 
-// TestAConfigurationThroughAPipe reads one, and checks that the wait for one that never comes ends.
+// TestAConfigurationThroughAPipe reads a configuration from a pipe, and checks that a signal ends
+// the wait for one that never arrives.
 func TestAConfigurationThroughAPipe(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

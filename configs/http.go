@@ -2,124 +2,111 @@ package configs
 
 import (
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/drover-run/drover/configs/problems"
-	"github.com/drover-run/drover/configs/values"
-	"github.com/drover-run/drover/handlers/httphandler"
+	"github.com/drover-run/drover/triggers/httptrigger/routes"
 )
 
-// HTTPHandler is an app that receives messages by POST. docs/http.md has the meaning of its
-// responses.
-type HTTPHandler struct {
-	URL         string            `yaml:"url" required:"true" desc:"URL to post each message to: http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders"`
-	Ready       string            `yaml:"ready" desc:"URL that returns 2xx when the app is ready; no message is received before; by default the app is ready when it accepts connections"`
-	CloudEvents string            `yaml:"cloudevents" default:"binary" enum:"binary,structured,off" desc:"form of the request: binary is the unchanged body with headers; structured is JSON; off is only the body"`
-	Format      string            `yaml:"format" enum:"azure" desc:"instead of cloudevents: azure is the contract of custom handlers of Azure Functions"`
-	Binding     string            `yaml:"binding" desc:"format azure: name of the trigger's binding in function.json"`
-	DataType    string            `yaml:"data_type" default:"string" enum:"string,binary" desc:"format azure: the trigger's dataType in function.json; binary sends the body in base64"`
-	Result      string            `yaml:"result" desc:"format azure: output binding whose value is the function's result, $return for the ReturnValue; by default the ReturnValue, else the outputs"`
-	Batch       *HTTPBatch        `yaml:"batch" desc:"post several messages in one request; the answer has a result for each"`
-	Headers     map[string]Secret `yaml:"headers" desc:"headers added to each request, such as Authorization; usually ${NAME} or file:PATH"`
-	Status      map[string]string `yaml:"status" desc:"what an answer means, by status or class, instead of the defaults, such as 404: reject or 5xx: retry; values are done, retry, reject and pause"`
-	MaxResponse Size              `yaml:"max_response" default:"1MiB" min:"1B" max:"128MiB" desc:"a larger answer fails the attempt"`
-	HTTP2       bool              `yaml:"http2" default:"false" desc:"use HTTP/2 without TLS"`
-	TLS         *TLS              `yaml:"tls" desc:"https: TLS settings of the connection; by default the system's root certificates are used"`
+// HTTPTrigger is a route of the server of HTTP functions.
+type HTTPTrigger struct {
+	Route              string  `yaml:"route" desc:"path below http.prefix, such as orders/{id:int}, with the parameters and constraints of Azure Functions; not case-sensitive; by default the function's name; / is the prefix itself"`
+	Methods            Strings `yaml:"methods" desc:"one or a list, such as [GET, POST]; by default all"`
+	Auth               string  `yaml:"auth" default:"function" enum:"anonymous,function,admin" desc:"which key a request needs: anonymous is none; function is a key of the function, one for all, or the master key; admin is the master key (http.keys)"`
+	CancelOnDisconnect *bool   `yaml:"cancel_on_disconnect" desc:"cancel the function when its client disconnects; by default true"`
+
+	// Server has the settings of the server. Complete sets it, so that a change of them is one of
+	// the function.
+	Server HTTPServer `yaml:"-"`
+
+	shape string // of the route with its prefix, to find two that are the same
 }
 
-// HTTPBatch has the settings of requests with several messages.
-type HTTPBatch struct {
-	Max      int      `yaml:"max" default:"100" min:"1" max:"10000" desc:"maximum number of messages in one request"`
-	MaxBytes Size     `yaml:"max_bytes" default:"4MiB" min:"1KiB" max:"128MiB" desc:"maximum body of one request; a larger message is sent alone"`
-	Wait     Duration `yaml:"wait" default:"20ms" min:"0s" max:"1m" desc:"how long the first message of a request waits for more; it does not wait if no more can arrive"`
-	Format   string   `yaml:"format" default:"json" enum:"json,multipart" desc:"json is an array of CloudEvents, or of plain objects if cloudevents is off; multipart has one part per message, in the form of a single request"`
+// methodForm matches a method. The standard has no list of them.
+var methodForm = regexp.MustCompile(`^[A-Z][A-Z-]{0,31}$`)
+
+// ParseRoute returns the route with its prefix.
+func (t *HTTPTrigger) ParseRoute() (*routes.Route, error) {
+	return routes.Parse(strings.Trim(t.Server.Prefix, "/") + "/" + strings.Trim(t.Route, "/"))
 }
 
-var statusForm = regexp.MustCompile(`^[2-5]([0-9][0-9]|xx)$`)
+func (t *HTTPTrigger) connectionName() string { return "" }
 
-// ownHeaders are the headers that set the end of a request, and the state of its connection.
-var ownHeaders = []string{"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-
-// verdicts are the possible meanings of a status.
-var verdicts = []string{string(httphandler.Done), string(httphandler.Retry), string(httphandler.Reject), string(httphandler.Pause)}
-
-func (h *HTTPHandler) checkRequests(x *problems.Source, path string) {
-	for _, key := range []string{"url", "ready"} {
-		target := h.URL
-		if key == "ready" {
-			if target = h.Ready; target == "" {
-				continue
-			}
-		}
-		if parsed, err := url.Parse(target); err == nil && parsed.User != nil {
-			x.Secrets = append(x.Secrets, parsed.User.String())
-		}
-		if _, _, err := httphandler.SplitURL(target); err != nil {
-			x.Wrong(path+"."+key, "%v", err)
-		}
+func (t *HTTPTrigger) describeTrigger() string {
+	route, methods := t.Route, "all methods"
+	if r, err := t.ParseRoute(); err == nil {
+		route = r.String()
 	}
-	h.checkFormat(x, path)
-	for _, name := range sortedNames(h.Headers) {
-		if !values.ValidHeader(name, h.Headers[name]) {
-			x.Wrong(path+".headers."+name, "not a valid header; use letters, digits and hyphens, and a value of one line")
-		}
-		if slices.Contains(ownHeaders, strings.ToLower(name)) {
-			x.Wrong(path+".headers."+name, "drover sets this header itself; remove it")
-		}
+	if len(t.Methods) > 0 {
+		methods = strings.Join(t.Methods, ", ")
 	}
-	for _, status := range sortedNames(h.Status) {
-		if !statusForm.MatchString(status) {
-			x.Wrong(path+".status."+status, "%q is not a status; write 404, or 4xx", status)
-		}
-		if !slices.Contains(verdicts, h.Status[status]) {
-			x.Wrong(path+".status."+status, "%q is not a verdict; use one of %s", h.Status[status], strings.Join(verdicts, ", "))
-		}
+	key := map[string]string{"anonymous": "without a key", "function": "with a key", "admin": "with the master key"}[t.Auth]
+	if t.Auth != "anonymous" && t.Server.IsLocal() && !t.Server.HasKeys() {
+		key = "without a key, because http.listen is local and there are no keys"
 	}
-	if t := h.TLS; t != nil {
-		if !strings.HasPrefix(h.URL, "https:") && (t.CA != "" || t.Cert != "") {
-			x.Wrong(path+".tls", "it requires an https URL")
-		}
-		if (t.Cert == "") != (t.Key == "") {
-			x.Wrong(path+".tls", "set both cert and key")
-		}
-	}
+	return fmt.Sprintf("http://%s/%s, %s, %s", t.Server.Listen, route, methods, key)
 }
 
-// checkFormat checks the keys that define the form of a request.
-func (h *HTTPHandler) checkFormat(x *problems.Source, path string) {
-	if h.Format == "" {
-		for _, key := range []string{"binding", "data_type", "result"} {
-			if x.Given(path + "." + key) {
-				x.Wrong(path+"."+key, "it requires format: azure")
-			}
+func (t *HTTPTrigger) completeTrigger(x *completion, path, name string, retry Retry) {
+	path += ".http"
+	if t.Route == "" {
+		t.Route = name
+	}
+	t.Server = x.HTTP
+	t.Methods = slices.Clone(t.Methods)
+	for i, m := range t.Methods {
+		if t.Methods[i] = strings.ToUpper(m); !methodForm.MatchString(t.Methods[i]) {
+			x.Wrong(path+".methods", "%q is not a method; write [GET, POST], for example", m)
 		}
+	}
+	if retry.MaxAttempts != 1 {
+		x.Wrong("functions."+name+".retry.max_attempts", "it is %d, but a request runs once, because its client waits for the response; remove it", retry.MaxAttempts)
+	}
+	r, err := t.ParseRoute()
+	if err != nil {
+		x.Wrong(path+".route", "%v", err)
 		return
 	}
-	if x.Given(path + ".cloudevents") {
-		x.Wrong(path+".cloudevents", "remove it or format: both define the form of a request")
-	}
-	if h.Batch != nil {
-		x.Wrong(path+".batch", "remove it or format: a custom handler receives one message at a time")
-	}
-	if h.Binding == "" {
-		x.Wrong(path, "format azure requires binding: the name of the trigger's binding in function.json, such as myQueueItem")
+	t.shape = r.Shape()
+	for _, other := range sortedNames(x.Functions) {
+		o := x.Functions[other].Trigger.HTTP
+		if other < name && o != nil && o.shape == t.shape && overlap(o.Methods, t.Methods) {
+			x.Wrong(path+".route", "function %s has the same route %q, with the same methods", other, r)
+		}
 	}
 }
 
-// String describes the requests.
-func (h *HTTPHandler) String() string {
-	text := "post to " + h.URL
-	if h.Batch != nil {
-		text = fmt.Sprintf("post up to %d together to %s", h.Batch.Max, h.URL)
+// overlap reports whether two lists have a method in common. An empty list is all.
+func overlap(a, b []string) bool {
+	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(m string) bool { return slices.Contains(b, m) })
+}
+
+// checkHTTP checks the server together with its functions.
+func (x *completion) checkHTTP() {
+	var locked []string
+	used := false
+	for _, name := range sortedNames(x.Functions) {
+		f := x.Functions[name]
+		if f.Trigger.HTTP == nil {
+			continue
+		}
+		if used = true; f.Trigger.HTTP.Auth != "anonymous" {
+			locked = append(locked, name)
+		}
+		if f.Output.TakesResult() {
+			x.Wrong("functions."+name+".output", "the result of a function with an http trigger is the response; give each output a name, under which the function sends to it")
+		}
 	}
-	if h.Format != "" {
-		text = "invoke the custom handler at " + h.URL
+	if len(locked) > 0 && !x.HTTP.IsLocal() && !x.HTTP.HasKeys() {
+		x.Warn("http: all requests to %s are answered with 401, because %s can be reached from other machines and there is no key; make one with `openssl rand -hex 32`, and set http.keys.all to it, usually as ${NAME} or file:PATH; or set auth: anonymous", strings.Join(locked, ", "), x.HTTP.Listen)
 	}
-	if h.Ready != "" {
-		text += ", when " + h.Ready + " is well"
+	if used && x.HTTP.PicksPort() && x.Scale.Instances.Max > 1 && !x.Scale.Instances.External {
+		x.Wrong("http.listen", "several instances share one port; write a port other than 0, or set scale.instances.max to 1")
 	}
-	return text
+	for name := range x.HTTP.Keys.Functions {
+		if t := x.Functions[name].Trigger.HTTP; t == nil {
+			x.Wrong("http.keys.functions."+name, "there is no function %s with an http trigger", name)
+		}
+	}
 }

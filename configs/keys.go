@@ -7,8 +7,10 @@ import (
 	"strings"
 
 	"github.com/drover-run/drover/configs/confine"
+	"github.com/drover-run/drover/configs/posting"
 	"github.com/drover-run/drover/configs/problems"
 	"github.com/drover-run/drover/configs/scaling"
+	"github.com/drover-run/drover/configs/servers"
 	"github.com/drover-run/drover/configs/traces"
 	"github.com/drover-run/drover/configs/values"
 )
@@ -22,10 +24,14 @@ type (
 	Secret = values.Secret
 	// Strings is a list, or a single text.
 	Strings = values.Strings
+	// EnvFiles is a list of files of environment variables, or a single one.
+	EnvFiles = values.EnvFiles
 	// Ports is a list of TCP ports, or any.
 	Ports = values.Ports
-	// Prefetch is a number, or auto, which is -1.
+	// Prefetch is a number of messages, or auto, which is -1.
 	Prefetch = values.Prefetch
+	// Spare is a number of spare workers, or auto, which is -1.
+	Spare = values.Spare
 	// TLS has the settings of encryption.
 	TLS = values.TLS
 	// Env looks up an environment variable, as os.LookupEnv does.
@@ -46,6 +52,20 @@ type (
 	Schedule = scaling.Schedule
 	// Traces has the destination of spans, and the fraction of traced messages.
 	Traces = traces.Settings
+	// Admin is the server for commands and operators.
+	Admin = servers.Admin
+	// AdminTLS is the server side of TLS.
+	AdminTLS = servers.AdminTLS
+	// Probes is a server for clients without a token, such as a kubelet.
+	Probes = servers.Probes
+	// HTTPServer is the server of the functions with an http trigger.
+	HTTPServer = servers.HTTP
+	// HTTPHandler is an app that receives messages by POST.
+	HTTPHandler = posting.Handler
+	// HTTPBatch has the settings of requests with several messages.
+	HTTPBatch = posting.Batch
+	// Recycle has the conditions for the replacement of a worker.
+	Recycle = confine.Recycle
 	// Position is a place in a file, counted from 1; the zero Position is nowhere.
 	Position = problems.Position
 	// Problem is one error, and its place.
@@ -53,9 +73,6 @@ type (
 	// Errors lists all errors of a configuration, in the file's order.
 	Errors = problems.Errors
 )
-
-// PrefetchAuto follows the measured rate.
-const PrefetchAuto = values.PrefetchAuto
 
 // Nearest returns the known word that is closest to a misspelt one, or "".
 func Nearest(word string, known []string) string { return problems.Nearest(word, known) }
@@ -73,24 +90,11 @@ type kind struct {
 func pointedKinds(of any) (kinds []kind) {
 	v := reflect.ValueOf(of)
 	for i := range v.NumField() {
-		kinds = append(kinds, kind{v.Type().Field(i).Tag.Get("yaml"), !v.Field(i).IsNil()})
-	}
-	return kinds
-}
-
-// copyKinds replaces the targets of a struct's pointers by copies, which can be completed, and
-// returns the copies.
-func copyKinds(of any) (copies []any) {
-	v := reflect.ValueOf(of).Elem()
-	for i := range v.NumField() {
-		if p := v.Field(i); p.Kind() == reflect.Pointer && !p.IsNil() {
-			own := reflect.New(p.Type().Elem())
-			own.Elem().Set(p.Elem())
-			p.Set(own)
-			copies = append(copies, own.Interface())
+		if p := v.Field(i); p.Kind() == reflect.Pointer {
+			kinds = append(kinds, kind{v.Type().Field(i).Tag.Get("yaml"), !p.IsNil()})
 		}
 	}
-	return copies
+	return kinds
 }
 
 // oneKind reports a problem unless exactly one of the keys is set.

@@ -46,16 +46,6 @@ func Read(ctx context.Context, path string) (text []byte, dir string, err error)
 	return readfile.Config(ctx, path, trust.CheckConfig)
 }
 
-// ReadPlain returns the text of a configuration that any YAML decoder can read safely: a regular
-// file of bounded size, with bounded nesting, and without aliases, which can multiply.
-func ReadPlain(path string) ([]byte, error) {
-	text, err := readfile.Plain(path)
-	if err != nil {
-		return nil, err
-	}
-	return text, decode.CheckPlain(text)
-}
-
 // Parse reads a configuration's text, and completes it. name is the file's name in messages; paths
 // in the text are relative to dir.
 func Parse(name string, text []byte, dir string, env Env) (*Config, error) {
@@ -106,7 +96,7 @@ func SameButNumbers(before, after *Config, app string, numbers map[string]int) b
 			if code, found := f.Handler.Code(); !found || code.App != app {
 				continue
 			}
-			copyKinds(&f.Handler)
+			decode.CopyKinds(&f.Handler)
 			for _, h := range []any{f.Handler.Python, f.Handler.Node, f.Handler.Worker} {
 				v := reflect.ValueOf(h)
 				for key := range numbers {
@@ -135,7 +125,7 @@ func fieldNamed(t reflect.Type, key string) int {
 
 // clientKeys are the keys that a command needs to reach a running daemon. The server's private key
 // is not among them.
-var clientKeys = []string{"version", "data_dir", "admin", "probes"}
+var clientKeys = []string{"version", "data_dir", "env_file", "admin", "probes"}
 
 // clientSkips reports whether LoadClient does not read the key at a path.
 func clientSkips(path string) bool {
@@ -153,25 +143,32 @@ func LoadClient(ctx context.Context, path string, env Env) (*Config, error) {
 	}
 	c := New()
 	c.File, c.source = path, problems.New(path, text, dir, env)
+	c.source.Lenient = true
 	decode.Document(c.source, c, clientSkips)
 	if err := c.source.Err(); err != nil {
 		return nil, err
 	}
 	c.DataDir = c.source.Absolute(c.DataDir)
-	c.Admin.completeClient(c.source)
-	c.Probes.checkListen(c.source)
+	c.Admin.CompleteClient(c.source)
+	c.Probes.CheckListen(c.source)
 	c.Warnings = c.source.Warnings
 	return c, c.source.Err()
 }
 
 // Schema returns the JSON Schema (2020-12) of a configuration, derived from the types.
-func Schema() ([]byte, error) { return decode.Schema("drover configuration", new(Config)) }
+func Schema() ([]byte, error) { return decode.Schema("drover configuration", new(Config), true) }
 
-// Source returns the text of the configuration, its name in messages, and the directory of relative
-// paths; ok is false for a configuration that a program made.
-func (c *Config) Source() (name, dir string, text []byte, ok bool) {
-	if c.source == nil || c.source.Lines == nil {
-		return "", "", nil, false
+// OverlaySchema is Schema for a drover.yaml beside host.json, which has some of the keys.
+func OverlaySchema() ([]byte, error) {
+	return decode.Schema("drover settings of an Azure Functions app", new(Config), false)
+}
+
+// Places returns the text with the places of its values. It has no Lines if a program made the configuration.
+func (c *Config) Places() *problems.Source {
+	s := problems.Source{Where: make(map[string]Position)}
+	if c.source != nil {
+		s = *c.source
+		s.Problems = nil
 	}
-	return c.source.Name, c.source.Dir, c.source.Text(), true
+	return &s
 }

@@ -2,14 +2,13 @@ package configs
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/servers"
 )
 
 // NATSTrigger is a durable pull consumer of a JetStream stream.
@@ -51,7 +50,7 @@ func (t *NATSTrigger) describeTrigger() string {
 		text += ", subject " + t.Subject
 	}
 	if t.Create != nil && *t.Create {
-		text += ", made if missing"
+		text += ", created if missing"
 	}
 	if t.OrderingToken > 0 {
 		text += fmt.Sprintf(", in order by token %d", t.OrderingToken)
@@ -169,7 +168,7 @@ func (c Connection) checkServers(x *problems.Source, path string) {
 		if len(ways) > 0 || c.Password != "" || c.TLS != nil {
 			x.Wrong(path, "the embedded server has no credentials, nkey, token, user, password or tls; remove them")
 		}
-		checkListener(x, path+".listen", c.Listen)
+		servers.CheckEmbedded(x, path+".listen", c.Listen)
 		return
 	}
 	if len(ways) > 1 {
@@ -203,24 +202,5 @@ func (c Connection) checkServers(x *problems.Source, path string) {
 			x.Secrets = append(x.Secrets, parsed.User.String())
 			x.Wrong(at, "a URL must not contain a user or password, since URLs are printed; use the keys user, password or token")
 		}
-	}
-}
-
-// checkListener checks the listener of the embedded server.
-func checkListener(x *problems.Source, path, listen string) {
-	if listen == "off" {
-		return
-	}
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		x.Wrong(path, "%q is not an address; write HOST:PORT, or off", listen)
-		return
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		x.Wrong(path, "%q is not a port; write 0 to 65535", port)
-	}
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		x.Warn("%s: %s can be reached from other machines without encryption; only the token in the data directory protects it", path, listen)
 	}
 }

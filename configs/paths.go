@@ -14,19 +14,15 @@ import (
 // CheckPaths reports, with their lines, missing directories and files of python, node, worker and
 // exec handlers. Load does not, because commands that only talk to a daemon do not need them.
 func (c *Config) CheckPaths() error {
-	s := problems.Source{Where: make(map[string]Position)}
-	if c.source != nil {
-		s = *c.source
-		s.Problems = nil
-	}
+	s := c.Places()
 	checked := make(map[string]bool)
 	for _, name := range sortedNames(c.Functions) {
 		h := c.Functions[name].Handler
 		path := "functions." + name + ".handler."
 		if h.Exec != nil {
-			needDirectory(&s, path+"exec.dir", h.Exec.Dir, "dir is the directory that the command runs in")
+			needDirectory(s, path+"exec.dir", h.Exec.Dir, "dir is the directory that the command runs in")
 			if command := h.Exec.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
-				needFile(&s, path+"exec.command", command[0], "command is a program in $PATH, or a path relative to dir")
+				needFile(s, path+"exec.command", command[0], "command is a program in $PATH, or a path relative to dir")
 			}
 			continue
 		}
@@ -40,14 +36,14 @@ func (c *Config) CheckPaths() error {
 			at = path + code.language + ".path"
 		}
 		const hint = "path is the directory of the code, or one file in it, relative to the configuration"
-		if !needDirectory(&s, at, app.Dir, hint) {
+		if !needDirectory(s, at, app.Dir, hint) {
 			continue
 		}
 		if file := filepath.Base(app.Path); slices.Contains(fileEndings[app.Language], filepath.Ext(file)) {
-			needFile(&s, at, filepath.Join(app.Dir, file), hint)
+			needFile(s, at, filepath.Join(app.Dir, file), hint)
 		}
 		if command := app.Command; len(command) > 0 && filepath.IsAbs(command[0]) {
-			needFile(&s, strings.TrimSuffix(at, "path")+"command", command[0], "command is a program in $PATH, or a path relative to the app's")
+			needFile(s, strings.TrimSuffix(at, "path")+"command", command[0], "command is a program in $PATH, or a path relative to the app's")
 		}
 	}
 	return s.Err()

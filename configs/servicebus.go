@@ -24,6 +24,12 @@ type ServiceBusTrigger struct {
 	MaxLockRenewal Duration `yaml:"max_lock_renewal" default:"0s" min:"0s" max:"24h" desc:"how long a message's lock is renewed after receipt; 0s is as long as the message is in flight"`
 	CancelOnLost   bool     `yaml:"cancel_on_lock_lost" default:"false" desc:"cancel the function when its message's lock is lost, because the message will be redelivered"`
 	MaxIdle        Duration `yaml:"max_idle" default:"10m" min:"0s" max:"24h" desc:"reopen the receiver after this time without a message; 0s is never"`
+
+	// Unchecked allows as many attempts as the entity has deliveries, or more. CountDeliveries makes
+	// each delivery an attempt, and the limit of the entity that of the function. Both are for
+	// function apps.
+	Unchecked       bool `yaml:"-"`
+	CountDeliveries bool `yaml:"-"`
 }
 
 // ServiceBusOutput is a queue or a topic. A result keeps the session of its message.
@@ -62,7 +68,7 @@ func (t *ServiceBusTrigger) describeTrigger() string {
 		text += fmt.Sprintf(", %d sessions at a time", t.MaxSessions)
 	}
 	if t.Create {
-		text += ", made if missing"
+		text += ", created if missing"
 	}
 	if t.MaxLockRenewal > 0 {
 		text += fmt.Sprintf(", locks renewed for %v at most", t.MaxLockRenewal)

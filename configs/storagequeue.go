@@ -26,6 +26,7 @@ type StorageQueueTrigger struct {
 type StorageQueueOutput struct {
 	Connection string   `yaml:"connection" desc:"one of connections; optional if there is only one to Azure Storage"`
 	Queue      string   `yaml:"queue" required:"true" desc:"the queue"`
+	Create     bool     `yaml:"create" default:"false" desc:"create the queue if missing"`
 	Encoding   string   `yaml:"encoding" default:"base64" enum:"base64,text" desc:"encoding of results: base64, as Azure Functions expects; text, unchanged, without control characters"`
 	Delay      Duration `yaml:"delay" default:"0s" min:"0s" max:"168h" desc:"how long a result stays hidden; must be less than time_to_live"`
 	TimeToLive Duration `yaml:"time_to_live" default:"168h" min:"0s" max:"87600h" desc:"time after which the service deletes a result that was not received; 0s is never"`
@@ -64,7 +65,7 @@ func (t *StorageQueueTrigger) connectionName() string { return t.Connection }
 func (t *StorageQueueTrigger) describeTrigger() string {
 	text := fmt.Sprintf("storage queue %s on %s, as %s, lease %v, polled every %v at least", t.Queue, t.Connection, t.Encoding, t.Lease, t.MaxPollInterval)
 	if t.Create {
-		text += ", made if missing"
+		text += ", created if missing"
 	}
 	what := ""
 	if t.PoisonFormat == "envelope" {
@@ -110,7 +111,11 @@ func (t *StorageQueueTrigger) completeTrigger(x *completion, path, name string, 
 func (o *StorageQueueOutput) connectionName() string { return o.Connection }
 
 func (o *StorageQueueOutput) describeOutput() string {
-	return fmt.Sprintf("storage queue %s on %s, as %s", o.Queue, o.Connection, o.Encoding)
+	text := fmt.Sprintf("storage queue %s on %s, as %s", o.Queue, o.Connection, o.Encoding)
+	if o.Create {
+		text += ", created if missing"
+	}
+	return text
 }
 
 func (o *StorageQueueOutput) completeOutput(x *completion, path string) {

@@ -16,8 +16,8 @@ type TimerTrigger struct {
 	UseMonitor   *bool  `yaml:"use_monitor" desc:"make up, once, for occurrences that were missed while no instance ran; by default true. It has no effect if the timer is due more than once a minute"`
 
 	Connection string   `yaml:"connection" desc:"a connection to NATS or Azure Storage that keeps the state, so that only one of several machines runs each occurrence; by default data_dir keeps it, for the instances of one machine"`
-	Group      string   `yaml:"group" desc:"with a connection: a name for the instances that share the timer, such as the name of the deployment; functions with the same name and group run once in all"`
-	Lease      Duration `yaml:"lease" default:"10s" min:"1s" max:"10m" desc:"with a connection: how long an instance has the timer without a renewal. A run that was killed is repeated after this time; whole seconds"`
+	Group      string   `yaml:"group" desc:"with a connection: a name for the instances that share the timer, such as the name of the deployment; functions with the same name and group share each run"`
+	Lease      Duration `yaml:"lease" default:"10s" min:"1s" max:"10m" desc:"with a connection: how long an instance owns the timer unless it renews it. A run that was killed is repeated after this time; whole seconds"`
 }
 
 const (
@@ -37,8 +37,8 @@ func (t *TimerTrigger) Parse() (*schedule.Schedule, error) {
 	return schedule.Parse(t.Schedule, zone)
 }
 
-// nextOccurrences returns the next occurrences, for people. t may be nil.
-func (t *TimerTrigger) nextOccurrences(now time.Time) (out []string) {
+// NextOccurrences returns the next occurrences as text. t may be nil.
+func (t *TimerTrigger) NextOccurrences(now time.Time) (out []string) {
 	if t == nil {
 		return nil
 	}

@@ -30,7 +30,7 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 
 // adminRoutes returns the routes of the admin API, from all packages that report something.
 func adminRoutes(d *Daemon) []admin.Route {
-	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), reloadRoutes(d))
+	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), messageRoutes(d), reloadRoutes(d))
 }
 
 // OpenAPI returns the OpenAPI document of the admin API, as JSON.

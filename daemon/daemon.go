@@ -1,9 +1,19 @@
-// Package daemon runs one daemon: it connects triggers to handlers as the configuration says, runs
-// the dispatcher, reloads and stops. A Go program with functions of its own calls Run, or New and
-// Daemon.Run. The command line is package cli.
+// Package daemon runs functions on the messages of queues: it receives, limits the concurrency, retries,
+// dead-letters, and stops gracefully.
+//
+//	err := daemon.Run(ctx, nil, daemon.WithFunction("orders",
+//		configs.Function{Trigger: configs.Trigger{NATS: &configs.NATSTrigger{}}}, handlers.JSON(handleOrder)))
+//
+// A Go program calls Run, or New and Daemon.Run, with a configuration from package configs and with
+// options: its functions, its own triggers, its log. Package daemon/drovertest runs the same functions in
+// tests. Package daemon/cli adds the command line. docs/go.md is the guide.
+//
+// Run, New, Check, the options and Daemon are stable: the changelog has every change. RunInstance,
+// Greeting, OpenAPI and WithConnection are for drover's own commands, and may change.
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,7 +27,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/instances"
-	"github.com/drover-run/drover/daemon/internal/sources"
+	"github.com/drover-run/drover/daemon/internal/program"
 	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler"
@@ -26,8 +36,7 @@ import (
 
 // Daemon is one instance. Make it with New; call Run once.
 type Daemon struct {
-	options
-	cfg     *configs.Config // as at the start; currentConfig() returns the current one
+	input
 	logs    *telemetry.LogBuffer
 	reloads chan reloadRequest
 	ended   chan struct{} // closed when Run returns
@@ -50,25 +59,35 @@ type Daemon struct {
 	paused    map[string]time.Time // until when, by function, if instances do the work
 }
 
-// New returns a daemon for a configuration from Load or Complete.
+// input has the arguments of New.
+type input struct {
+	given       program.Options
+	completions *telemetry.Completions
+	log         *slog.Logger
+	cfg         *configs.Config // as at the start; Config() returns the current one
+}
+
+// New returns a daemon for a configuration from configs.Load or configs.New; nil means the defaults.
+// The daemon completes the configuration, which must not be changed afterwards.
 func New(cfg *configs.Config, opts ...Option) *Daemon {
+	if cfg == nil {
+		cfg = configs.New()
+	}
 	d := &Daemon{
-		options: options{
-			log:         slog.New(slog.DiscardHandler),
-			env:         func(string) (string, bool) { return "", false },
-			environ:     func() []string { return nil },
-			triggers:    make(map[string]triggers.Trigger),
-			connections: make(map[string]*sources.Connection),
-			onReady:     func() {},
-			started:     telemetry.ProcessStart,
-		},
-		cfg: cfg, logs: telemetry.NewLogBuffer(), reloads: make(chan reloadRequest), ended: make(chan struct{}),
+		input: input{cfg: cfg, given: program.Options{
+			Env:     func(string) (string, bool) { return "", false },
+			Environ: func() []string { return nil },
+			OnReady: func() {},
+			Started: telemetry.ProcessStart,
+		}},
+		logs: telemetry.NewLogBuffer(), reloads: make(chan reloadRequest), ended: make(chan struct{}),
 	}
 	for _, option := range opts {
-		option(&d.options)
+		option(&d.given)
 	}
+	d.completions = telemetry.NewCompletions(d.given.TerminalLog)
 	d.backlogs.Request = d.Backlog
-	d.log = slog.New(d.logs.NewHandler(d.log.Handler()))
+	d.log = slog.New(d.logs.NewHandler(cmp.Or(d.given.Log, slog.Default()).Handler()))
 	return d
 }
 
@@ -149,14 +168,16 @@ func (d *Daemon) Backlog(ctx context.Context, name string) (triggers.Backlog, er
 			return f.Trigger.Backlog(ctx)
 		}
 	}
-	if fleet := d.currentFleet(); fleet != nil && fleet.SourceOf(name) != nil {
-		return fleet.SourceOf(name).Backlog(ctx)
+	if fleet := d.currentFleet(); fleet != nil {
+		if b, known, err := fleet.Backlog(ctx, name); known {
+			return b, err
+		}
 	}
 	return triggers.Backlog{}, fmt.Errorf("no function %q is running", name)
 }
 
-// currentConfig returns the configuration that the daemon runs now.
-func (d *Daemon) currentConfig() *configs.Config {
+// Config returns the current configuration. Do not change it.
+func (d *Daemon) Config() *configs.Config {
 	if p := d.currentResources(); p != nil {
 		return p.cfg
 	}
@@ -169,7 +190,7 @@ func (d *Daemon) currentResources() *resources {
 
 // setOpen sets the resources that the daemon closes when it ends.
 func (d *Daemon) setOpen(p *resources) {
-	d.logs.SetApps(functionsOfApps(p.cfg))
+	setLogging(d, p.cfg)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open = p
@@ -179,11 +200,30 @@ func (d *Daemon) setOpen(p *resources) {
 // still drain.
 func (d *Daemon) setRunning(p *resources, ending ...*apps.Function) {
 	functions := append(p.sortedFunctions(), ending...)
-	d.logs.SetApps(functionsOfApps(p.cfg))
+	setLogging(d, p.cfg)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open, d.functions = p, functions
 	d.appRegistry.UseSet(p.apps)
+}
+
+// setLogging applies the levels of a configuration to the log, and sets which functions the lines of
+// an app belong to.
+func setLogging(d *Daemon, cfg *configs.Config) {
+	d.logs.SetApps(functionsOfApps(cfg))
+	d.completions.Configure(cfg.Log.Done)
+	all := telemetry.ParseLevel(cfg.Log.Level)
+	lowest, own := all, make(map[string]slog.Level)
+	for name, f := range cfg.Functions {
+		if f.LogLevel != "" && f.LogLevel != "auto" {
+			own[name] = telemetry.ParseLevel(f.LogLevel)
+			lowest = min(lowest, own[name])
+		}
+	}
+	d.logs.SetLevels(all, own)
+	if d.given.Level != nil {
+		d.given.Level.Set(lowest)
+	}
 }
 
 // functionsOfApps returns the names of the functions of each app, by the name of the app and by

@@ -2,7 +2,7 @@ package daemon
 
 import "github.com/drover-run/drover/daemon/internal/daemontest"
 
-// What the tests of the daemon and of the command line share.
+// This file has helpers for the tests of the daemon and of the command line.
 const (
 	patience     = daemontest.Patience
 	pythonConfig = daemontest.PythonConfig

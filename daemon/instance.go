@@ -12,6 +12,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/bodymemory"
 	"github.com/drover-run/drover/daemon/internal/instances"
+	"github.com/drover-run/drover/daemon/internal/program"
 	"github.com/drover-run/drover/scaler/local"
 )
 
@@ -20,7 +21,7 @@ const reportInterval = 500 * time.Millisecond
 
 // RunInstance runs one of several instances until its parent, at the other end of link, drains it.
 // It also drains when ctx ends; if ctx ends during the drain, the calls in flight are cancelled.
-// newLog returns the log of a configuration and its level. The errors are those of Daemon.Run.
+// newLog returns the log of a configuration and its level. It returns the same errors as Daemon.Run.
 func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog func(configs.Log) (*slog.Logger, *slog.LevelVar), opts ...Option) (err error) {
 	var hello instances.Greeting
 	if err := json.Unmarshal(link.Hello, &hello); err != nil {
@@ -52,7 +53,7 @@ func RunInstance(ctx context.Context, link *local.Link, env configs.Env, newLog 
 	})
 	ready := make(chan struct{})
 	d := New(cfg, append(opts, WithLogger(log.With("instance", hello.ID)), WithLogLevel(level), WithWholeProcess(), WithForceStop(force),
-		withParent(hello.Parent, hello.Started), WithReady(func() { close(ready) }))...)
+		func(o *program.Options) { o.Parent, o.Started = hello.Parent, hello.Started }, WithReady(func() { close(ready) }))...)
 	background.Go(func() {
 		select {
 		case <-ready:
@@ -96,11 +97,11 @@ func parseGreeting(text []byte, env configs.Env) (*configs.Config, error) {
 
 // newReport returns the report of an instance to its parent.
 func newReport(d *Daemon) instances.Report {
-	return instances.NewReport(d.runningFunctions(), d.appRegistry.AppStatuses(reportMaxAge), d.currentConfig().Apps, time.Now())
+	return instances.NewReport(d.runningFunctions(), d.appRegistry.AppStatuses(reportMaxAge), d.Config().Apps, time.Now())
 }
 
 // Greeting returns what the instance with an ID, counted from 1, receives at its start, for a
-// program with a provisioner of its own: it runs `drover instance`, or itself with that argument,
+// program with its own provisioner: it runs `drover instance`, or itself with that argument,
 // as scaler/local does. The error is that the configuration was not read from a file.
 func Greeting(cfg *configs.Config, id int) (json.RawMessage, error) {
 	return instances.NewGreeting(cfg, id)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// leavingApp leaves processes behind when it is loaded: in the worker's group, in a session of its
-// own, and one that has daemonized with a double fork.
+// leavingApp leaves processes behind when it is loaded: in the worker's group, in its own session,
+// and one that has daemonized with a double fork.
 const leavingApp = `
 import os, subprocess, time
 subprocess.Popen(["sleep", "1000"])

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers/memory"
 )
 
-// TestInFlightMemory has more bytes wait than may be in flight. Receiving waits and reports it,
+// TestInFlightMemory has more bytes waiting than may be in flight. Receiving waits and reports it,
 // and continues when bytes are released. A message that is larger than the limit runs alone.
 func TestInFlightMemory(t *testing.T) {
 	const limit, size, messages = 4 << 20, 1 << 20, 24

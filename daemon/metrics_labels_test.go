@@ -24,7 +24,8 @@ func mayBe() map[string][]string {
 		"function": {"f"}, "app": {"f app"}, "of": {"instances", "workers of f app"},
 		"verdict": {"done", "retry", "reject", "release", "abandoned"},
 		"reason":  {"function", "attempts", "size"},
-		"state":   {"ready", "starting", "retiring", "draining"},
+		"status":  {"204"},
+		"state":   {"ready", "starting", "retiring", "draining", "spare"},
 		"result":  {"done", "refused"},
 		"kind":    {"resident", "anonymous", "proportional", "attempts", "dead_letters", "output", "rights", "unsettled"},
 	}
@@ -100,7 +101,7 @@ func TestNoLabelComesFromAMessage(t *testing.T) {
 func TestNoLabelComesFromAReport(t *testing.T) {
 	f := instances.NewFleet(nil, slog.New(slog.DiscardHandler))
 	f.SetProvisioner(countless{})
-	f.AddReport(1, []byte(`{"functions": {"f": {"Name": "f", "Rejections": {"needle": 1}, "Gate": "needle", "Handler": "needle"}},
+	f.AddReport(1, []byte(`{"functions": {"f": {"Name": "f", "Rejections": {"needle": 1}, "Responses": {"needle": 1, "20": 1}, "Gate": "needle", "Handler": "needle"}},
 		"apps": {"f app": {"restarts": {"needle": 1, "exit": 2}}}}`))
 	d := New(nil)
 	d.fleet = f

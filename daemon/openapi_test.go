@@ -1,11 +1,7 @@
 package daemon
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -17,13 +13,14 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
 )
 
 // adminAPI is the document of a running daemon, and a validator of answers.
 type adminAPI struct {
-	client *http.Client
+	socket string
 	check  validator.Validator
 	paths  map[string]map[string]any
 	asked  map[string]bool // by operation
@@ -31,12 +28,12 @@ type adminAPI struct {
 
 func openAdminAPI(t *testing.T, cfg *configs.Config) *adminAPI {
 	t.Helper()
-	client := socketHTTP(cfg)
-	status, text := askVia(t, client, http.MethodGet, "/v1/openapi.json")
+	socket := admin.SocketPath(cfg.DataDir)
+	status, text := daemontest.SendGet(t, socket, "/v1/openapi.json")
 	if status != http.StatusOK {
 		t.Fatalf("status %d: %s", status, text)
 	}
-	document, err := libopenapi.NewDocument(text)
+	document, err := libopenapi.NewDocument([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,40 +41,15 @@ func openAdminAPI(t *testing.T, cfg *configs.Config) *adminAPI {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	a := &adminAPI{client: client, check: check, asked: make(map[string]bool)}
+	a := &adminAPI{socket: socket, check: check, asked: make(map[string]bool)}
 	var parsed struct {
 		Paths map[string]map[string]any `json:"paths"`
 	}
-	if err := json.Unmarshal(text, &parsed); err != nil {
+	if err := json.Unmarshal([]byte(text), &parsed); err != nil {
 		t.Fatal(err)
 	}
 	a.paths = parsed.Paths
 	return a
-}
-
-// socketHTTP returns a client of the socket of a daemon, for any host name.
-func socketHTTP(cfg *configs.Config) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", admin.SocketPath(cfg.DataDir))
-	}}}
-}
-
-func askVia(t *testing.T, client *http.Client, method, path string) (int, []byte) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, text
 }
 
 // answers sends a request, and checks that the answer is as the document describes it.
@@ -88,19 +60,10 @@ func (a *adminAPI) answers(t *testing.T, operation, method, path string, want in
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := a.client.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response, text := daemontest.Do(t, a.socket, request) //nolint:bodyclose // Do has closed it
 	if response.StatusCode != want {
 		t.Errorf("%s %s: %d, want %d: %s", method, path, response.StatusCode, want, text)
 	}
-	response.Body = io.NopCloser(bytes.NewReader(text))
 	if ok, wrong := a.check.ValidateHttpResponse(request, response); !ok {
 		for _, w := range wrong {
 			t.Errorf("%s %s: %s: %s\n%s", method, path, w.Message, w.Reason, text)
@@ -135,8 +98,11 @@ func TestOpenAPI(t *testing.T) {
 		{"pauseFunction", "POST", "/v1/functions/g/pause", 404},
 		{"resumeFunction", "POST", "/v1/functions/f/resume", 200},
 		{"resumeFunction", "POST", "/v1/functions/g/resume", 404},
+		{"sendMessage", "POST", "/v1/functions/f/messages?header=a=b&header=c=d&delay=1h", 200},
+		{"sendMessage", "POST", "/v1/functions/f/messages?delay=soon", 400},
+		{"sendMessage", "POST", "/v1/functions/g/messages", 404},
 		{"reload", "POST", "/v1/reload", 422}, // it was not read from a file
-		{"followLog", "GET", "/v1/functions/f/log?follow=false&level=debug", 200},
+		{"followLog", "GET", "/v1/functions/f/log?follow=false&level=debug&last=0", 200},
 		{"followLog", "GET", "/v1/functions/g/log", 404},
 		{"followLog", "GET", "/v1/functions/f/log?last=many", 400},
 		{"explain", "GET", "/v1/explain?about=f", 200},
@@ -160,12 +126,12 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	var told map[string]any
-	_, text := askVia(t, a.client, http.MethodGet, "/v1/status")
-	if err := json.Unmarshal(text, &told); err != nil {
+	var report map[string]any
+	_, text := daemontest.SendGet(t, a.socket, "/v1/status")
+	if err := json.Unmarshal([]byte(text), &report); err != nil {
 		t.Fatal(err)
 	}
-	functions, _ := told["functions"].([]any)
+	functions, _ := report["functions"].([]any)
 	for key := range functions[0].(map[string]any) {
 		if strings.ToLower(key) != key {
 			t.Errorf("the status has a key %s: they are in small letters", key)
@@ -176,7 +142,6 @@ func TestOpenAPI(t *testing.T) {
 // Requests for unknown paths, or with wrong methods, are answered as JSON.
 func TestAdminErrorsAreJSON(t *testing.T) {
 	_, _, cfg := adminDaemon(t, nil)
-	client := socketHTTP(cfg)
 	for _, c := range []struct {
 		method, path string
 		want         int
@@ -187,12 +152,12 @@ func TestAdminErrorsAreJSON(t *testing.T) {
 		{"POST", "/v1/status", 405, "/v1/status is for GET"},
 		{"GET", "/v1/functions/f/pause", 405, "is for POST"},
 		{"POST", "/v1/functions/g/pause", 404, `there is no function "g"`},
-		{"POST", "/v1/functions/f/pause?until=never", 400, "until is no time"},
+		{"POST", "/v1/functions/f/pause?until=never", 400, "until is not a time"},
 		{"GET", "/debug/pprof/", 404, "there is no /debug/pprof/ here"},
 	} {
-		status, text := askVia(t, client, c.method, c.path)
+		status, text := daemontest.Send(t, admin.SocketPath(cfg.DataDir), c.method, c.path, nil)
 		var said Problem
-		if err := json.Unmarshal(text, &said); err != nil || status != c.want || !strings.Contains(said.Error, c.says) {
+		if err := json.Unmarshal([]byte(text), &said); err != nil || status != c.want || !strings.Contains(said.Error, c.says) {
 			t.Errorf("%s %s: %d, %s, %v; want %d, %s", c.method, c.path, status, text, err, c.want, c.says)
 		}
 	}
@@ -208,7 +173,7 @@ func TestLatenciesAsJSON(t *testing.T) {
 	}
 	var back Latencies
 	if err := json.Unmarshal(text, &back); err != nil || back != *h.Snapshot() {
-		t.Errorf("%s comes back as %v, %v", text, back, err)
+		t.Errorf("%s is decoded as %v, %v", text, back, err)
 	}
 	for _, bad := range []string{`{"steps": {"x": 1}}`, `{"steps": {"-1": 1}}`, `{"steps": {"100000": 1}}`, `[1]`} {
 		if err := json.Unmarshal([]byte(bad), &back); err == nil {

@@ -88,7 +88,7 @@ func handlePause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 	if text := r.URL.Query().Get("until"); text != "" {
 		var err error
 		if until, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			admin.WriteError(w, http.StatusBadRequest, "until is no time; write it as 2026-01-31T08:00:00Z")
+			admin.WriteError(w, http.StatusBadRequest, "until is not a time; write it as 2026-01-31T08:00:00Z")
 			return
 		}
 	}
@@ -97,7 +97,7 @@ func handlePause(d *Daemon, w http.ResponseWriter, r *http.Request) {
 
 func setPauseState(d *Daemon, w http.ResponseWriter, r *http.Request, paused bool, until time.Time) {
 	if name := r.PathValue("name"); !d.SetPaused(r.Context(), name, paused, until) {
-		admin.WriteNotFound(w, name, slices.Sorted(maps.Keys(d.currentConfig().Functions)))
+		admin.WriteNotFound(w, name, slices.Sorted(maps.Keys(d.Config().Functions)))
 		return
 	}
 	admin.WriteJSON(w, http.StatusOK, api.Health{Status: "ok"})

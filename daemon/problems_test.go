@@ -55,8 +55,8 @@ func (l gravelessLease) Settle(ctx context.Context, _ *triggers.Message, v trigg
 	return l.d.Settle(ctx, v)
 }
 
-// If a source accepts no dead letters, the daemon is not ready once so many messages wait that
-// nothing is received. The explanation of each of them gives that reason.
+// If a source accepts no dead letters, many waiting messages stop receiving, and then the daemon is
+// not ready. The explanation of each message gives that reason.
 func TestRefusedVerdictsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		queue, made := memory.New(time.Hour), make(chan struct{})

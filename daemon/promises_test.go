@@ -40,15 +40,15 @@ func TestPromisesHaveTests(t *testing.T) {
 	}
 	rows := 0
 	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| ---") || strings.HasPrefix(line, "| promise") {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| ---") || strings.HasPrefix(line, "| guarantee") {
 			continue
 		}
 		rows++
 		if !promise.MatchString(line) {
-			t.Errorf("docs/delivery.md has a promise without a test: %s", line)
+			t.Errorf("docs/delivery.md has a guarantee without a test: %s", line)
 		}
 	}
 	if rows < 20 {
-		t.Errorf("docs/delivery.md has only %d promises: is the pattern still right?", rows)
+		t.Errorf("docs/delivery.md has only %d guarantees: does the pattern still match?", rows)
 	}
 }

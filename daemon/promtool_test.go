@@ -56,8 +56,8 @@ func everything(t *testing.T) *Daemon {
 	half := 0.5
 	load, err := json.Marshal(instances.Report{
 		Functions: map[string]instances.FunctionReport{"f": {FunctionStatus: FunctionStatus{
-			Name: "f", FunctionCounts: FunctionCounts{Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4}, Gate: api.GateShut, Disconnected: time.Now().Add(-time.Minute), NextDue: time.Now(),
-			Rejections: map[string]int64{"size": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
+			Name: "f", FunctionCounts: FunctionCounts{Received: 10, Done: 4, Retried: 3, Rejected: 1, InFlight: 2, Failed: 4}, Gate: api.GateShut, Disconnected: time.Now().Add(-time.Minute), NextDue: time.Now(), Batches: &api.BatchCounts{Calls: 2, Messages: 9, Splits: 1},
+			Rejections: map[string]int64{"size": 1}, Responses: map[string]int64{"204": 1}, ReceiveErrors: 3, Reconnects: 1, Latency: took.Snapshot(), Age: took.Snapshot(),
 		}}},
 		Apps: map[string]apps.Status{"f app": {
 			Ready: 2, Restarts: map[process.Cause]int{process.CauseExit: 1}, StartUp: time.Second, Waits: took.Snapshot(),

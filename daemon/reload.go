@@ -14,7 +14,6 @@ import (
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
-	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 )
 
@@ -39,7 +38,7 @@ var errNotRunning = errors.New("the daemon is not running: it is starting or sto
 // replaced. If it returns an error, nothing has changed. It may be called from any goroutine;
 // one reload waits for another.
 func (d *Daemon) Reload(ctx context.Context, cfg *configs.Config) (api.Changes, error) {
-	if err := cfg.Complete(d.env); err != nil {
+	if err := d.given.CompleteConfig(cfg); err != nil {
 		return api.Changes{}, d.recordReload(err)
 	}
 	if d.phase.get() != api.PhaseRunning {
@@ -68,7 +67,7 @@ func (d *Daemon) ReloadFile(ctx context.Context) (api.Changes, error) {
 
 // reloadText reloads the configuration from a text, or from the file if the text is empty.
 func (d *Daemon) reloadText(ctx context.Context, text []byte) (api.Changes, error) {
-	cfg, err := d.readConfig(text)
+	cfg, err := d.readConfig(ctx, text)
 	if err != nil {
 		return api.Changes{}, d.recordReload(err)
 	}
@@ -99,7 +98,9 @@ func handleReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 		if detail := loadErrorDetail(err); detail != "" {
 			text += "\n" + strings.TrimSpace(detail)
 		}
-		admin.WriteError(w, http.StatusUnprocessableEntity, "%s", text)
+		var code *handlers.LoadError
+		var refused *admin.LoadRefusedError // by an instance
+		admin.WriteJSON(w, http.StatusUnprocessableEntity, api.Problem{Error: text, LoadError: errors.As(err, &code) || errors.As(err, &refused)})
 		return
 	}
 	admin.WriteJSON(w, http.StatusOK, changes)
@@ -107,16 +108,22 @@ func handleReload(d *Daemon, w http.ResponseWriter, r *http.Request) {
 
 // readConfig reads the configuration's file again or, in one of several instances, the text that
 // the parent sent.
-func (d *Daemon) readConfig(text []byte) (*configs.Config, error) {
+func (d *Daemon) readConfig(ctx context.Context, text []byte) (*configs.Config, error) {
 	switch {
-	case d.parent != "":
-		return parseGreeting(text, d.env)
+	case d.given.Parent != "":
+		return parseGreeting(text, d.given.Env)
 	case len(text) > 0:
 		return nil, errors.New("a reload has no body: the daemon reads its file again")
 	case d.cfg.File == "":
 		return nil, errors.New("the configuration was built by a program, not read from a file; use Daemon.Reload")
 	}
-	cfg, err := configs.Load(d.cfg.File, d.env)
+	var cfg *configs.Config
+	var err error
+	if d.cfg.FunctionApp != nil {
+		cfg, err = readFunctionApp(ctx, d)
+	} else {
+		cfg, err = configs.LoadContext(ctx, d.cfg.File, d.given.Env)
+	}
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
@@ -163,9 +170,6 @@ func (d *Daemon) applyReload(ctx context.Context, c *runningSet, now *resources,
 	}
 	next.dropOld()
 	changes, ending, removed := compareResources(now, next)
-	if d.level != nil {
-		d.level.Set(telemetry.ParseLevel(r.cfg.Log.Level))
-	}
 	d.setRunning(next, removed...)
 	for _, name := range changes.Added {
 		c.startFunction(next.functions[name])
@@ -191,6 +195,7 @@ func (d *Daemon) applyReload(ctx context.Context, c *runningSet, now *resources,
 		d.setRunning(next)
 		closeOld()
 	}
+	logFunctionApp(d.log, r.cfg)
 	d.log.Info("reloaded", "functions", len(next.functions))
 	r.result <- reloadResult{changes: changes}
 	return next
@@ -252,16 +257,14 @@ func checkReloadable(d *Daemon, now *resources, cfg *configs.Config) error {
 	if len(fixed) > 0 {
 		return fmt.Errorf("changes of %s need a restart", strings.Join(fixed, ", "))
 	}
-	for name := range d.triggers {
+	for name := range d.given.Triggers {
 		if _, stays := cfg.Functions[name]; !stays && now.functions[name] != nil {
-			return ownTriggerError(name)
+			return fmt.Errorf("function %s: %w", name, errOwnParts)
 		}
 	}
 	return nil
 }
 
-// ownTriggerError returns the error of a change to a function whose trigger the program gave: a
-// closed trigger cannot be opened again.
-func ownTriggerError(name string) error {
-	return fmt.Errorf("function %s has a trigger from the program, and cannot be changed or removed by a reload", name)
-}
+// errOwnParts is the error of a change to a function with a trigger or handler from the program: these
+// cannot be reopened.
+var errOwnParts = errors.New("it has a trigger or a handler from the program, and cannot be changed or removed by a reload")

@@ -93,7 +93,7 @@ func TestWhatNeedsARestart(t *testing.T) {
 	f := changed.Functions["f"]
 	f.Concurrency = 7
 	changed.Functions = map[string]configs.Function{"f": f}
-	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "a trigger from the program") {
+	if _, err := a.Reload(t.Context(), &changed); err == nil || !strings.Contains(err.Error(), "a trigger or a handler from the program") {
 		t.Errorf("a trigger of the program's: %v", err)
 	}
 	changed.Functions = map[string]configs.Function{"g": f}

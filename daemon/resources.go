@@ -7,14 +7,16 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/produce"
+	"github.com/drover-run/drover/daemon/internal/program"
 	"github.com/drover-run/drover/daemon/internal/sources"
-	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -23,8 +25,8 @@ const (
 	closeLimit = 10 * time.Second
 )
 
-// resources is what a daemon has open of one configuration, by name. A reload opens the
-// resources of the new configuration, which reuse what did not change.
+// resources are the open resources of one configuration, by name. A reload opens the
+// resources of the new configuration, and reuses those that did not change.
 type resources struct {
 	daemon *Daemon
 	cfg    *configs.Config
@@ -34,21 +36,25 @@ type resources struct {
 	sources   map[string]triggers.Trigger // by function, if instances do the work
 	apps      *apps.Set                   // the worker processes
 	shared    *sources.Set                // resources that triggers and outputs share
+	producers *produce.Registry           // for the admin API
 }
 
 func newResources(d *Daemon, cfg *configs.Config, old *resources) *resources {
 	p := &resources{
 		daemon: d, cfg: cfg, old: old,
-		functions: make(map[string]*apps.Function), sources: make(map[string]triggers.Trigger),
+		functions: make(map[string]*apps.Function), sources: make(map[string]triggers.Trigger), producers: new(produce.Registry),
 	}
 	var oldApps *apps.Set
 	var earlier *sources.Set
 	if old != nil {
 		oldApps, earlier = old.apps, old.shared
 	}
-	p.shared = sources.New(sources.Config{Settings: cfg, Parent: d.parent, Started: d.started, Stores: &d.stores.Stores, Log: d.log}, d.connections, earlier)
+	p.shared = sources.New(sources.Config{
+		Settings: cfg, Parent: d.given.Parent, Started: d.given.Started, Stores: &d.stores.Stores, Log: d.log,
+		Run: func(function string, run *triggers.Delivery) (bool, error) { return runByName(d, function, run) },
+	}, d.given.Connections, earlier)
 	p.apps = apps.NewSet(apps.Options{
-		Config: cfg, Funcs: d.funcs, Env: d.env, Environ: d.environ, Running: d.runningFunctions, Log: d.log,
+		Config: cfg, Handlers: d.given.Handlers(), Funcs: d.given.Funcs, BatchFuncs: d.given.BatchFuncs, Env: d.given.Env, Environ: d.given.Environ, Running: d.runningFunctions, Log: d.log,
 	}, oldApps)
 	return p
 }
@@ -64,6 +70,7 @@ func (p *resources) openAll(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
 		if p.canReuseFunction(name) {
 			p.functions[name] = p.old.functions[name]
+			p.keepProducer(name)
 			continue
 		}
 		if err := p.openFunction(ctx, name, p.cfg.Functions[name]); err != nil {
@@ -77,12 +84,14 @@ func (p *resources) openAll(ctx context.Context) error {
 func (p *resources) openConnections(ctx context.Context) error {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
-		for _, connection := range p.cfg.Functions[name].Connections() {
-			if p.daemon.triggers[name] != nil && connection == p.cfg.Functions[name].Trigger.ConnectionName() {
-				continue // the program's own
-			}
-			names = append(names, connection)
+		f := p.cfg.Functions[name]
+		if p.daemon.given.Triggers[name] != nil { // the program's own
+			f.Trigger = configs.Trigger{}
 		}
+		if p.daemon.given.OpenOutput != nil {
+			f.Output = nil
+		}
+		names = append(names, f.Connections()...)
 	}
 	return p.shared.OpenConnections(ctx, names)
 }
@@ -104,6 +113,7 @@ func (p *resources) openSources(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(p.cfg.Functions)) {
 		if p.canReuseSource(name) {
 			p.sources[name] = p.old.sources[name]
+			p.keepProducer(name)
 			continue
 		}
 		source, err := p.shared.OpenTrigger(ctx, sources.TriggerConfig{Function: name, Settings: p.cfg.Functions[name], Log: p.daemon.log.With("function", name)})
@@ -111,6 +121,9 @@ func (p *resources) openSources(ctx context.Context) error {
 			return fmt.Errorf("function %s: %w", name, err)
 		}
 		p.sources[name] = source
+		if err := p.openProducer(ctx, name, p.cfg.Functions[name]); err != nil {
+			return fmt.Errorf("function %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -122,7 +135,7 @@ func (p *resources) closeExcept(keep *resources) error {
 		keep = &resources{}
 	}
 	p.apps.ClosePools(keep.apps, p.daemon.appRegistry.PoolEnded)
-	errs := p.closeFunctions(keep)
+	errs := append(p.closeFunctions(keep), p.producers.Close(keep.producers))
 	p.apps.CloseReaper(keep.apps)
 	return errors.Join(append(errs, p.shared.Close(keep.shared))...)
 }
@@ -163,14 +176,15 @@ func (p *resources) closeFunctions(keep *resources) (errs []error) {
 // parts that are open.
 func (p *resources) openFunction(ctx context.Context, name string, settings configs.Function) error {
 	d := p.daemon
-	given := d.triggers[name]
-	if given != nil && p.old != nil && p.old.functions[name] != nil {
-		return ownTriggerError(name)
+	given := d.given.Triggers[name]
+	if _, own := d.given.Handlers()[name]; (own || given != nil) && p.old != nil && p.old.functions[name] != nil {
+		return errOwnParts
 	}
 	f := apps.NewFunction(name, settings, d.log.With("function", name))
 	p.functions[name] = f
 	f.Spans = newSpans(d.traces, name, settings)
 	f.Standstill = &d.standstill
+	f.Completions = d.completions.Of(f.Log)
 	f.Memory = d.budget.Open()
 	if err := p.apps.OpenHandler(f, settings); err != nil {
 		return err
@@ -180,24 +194,71 @@ func (p *resources) openFunction(ctx context.Context, name string, settings conf
 			return err
 		}
 	}
+	if err := p.openProducer(ctx, name, settings); err != nil {
+		return err
+	}
 	if given != nil {
 		f.Trigger = given
 		return nil
 	}
-	source, err := p.shared.OpenTrigger(ctx, sources.TriggerConfig{Function: name, Settings: settings, Memory: f.Memory, Log: f.Log})
-	if err == nil {
-		f.Trigger = source
-	}
-	return err
-}
-
-// openOutput opens an output of a function, and starts it.
-func (p *resources) openOutput(ctx context.Context, f *apps.Function, settings configs.Output) error {
-	to, err := p.shared.OpenOutput(ctx, settings)
+	source, err := p.shared.OpenTrigger(ctx, sources.TriggerConfig{Function: name, Settings: settings, Receives: true, Memory: f.Memory, Log: f.Log})
 	if err != nil {
 		return err
 	}
-	to.Name, to.Log = settings.String(), f.Log
+	f.Trigger = source
+	if limited, ok := source.(triggers.Limited); ok && limited.AttemptLimit() > 0 {
+		f.Retry.MaxAttempts = limited.AttemptLimit()
+	}
+	return nil
+}
+
+// openProducer opens the producer with which the admin API sends to a function.
+func (p *resources) openProducer(ctx context.Context, name string, settings configs.Function) error {
+	to := produce.Config{Function: name, Given: p.daemon.given.Triggers[name], MaxBody: int64(settings.MaxBody)}
+	if to.Given == nil {
+		var err error
+		if to.Source, err = p.shared.OpenInlet(ctx, name, settings.Trigger); err != nil {
+			return err
+		}
+	}
+	p.producers.Add(produce.New(to))
+	return nil
+}
+
+// keepProducer keeps the producer of a function that did not change.
+func (p *resources) keepProducer(name string) {
+	if was := p.old.producers.Lookup(name); was != nil {
+		p.producers.Add(was)
+	}
+}
+
+// runByName runs a function of a daemon once, on a delivery that its trigger did not receive.
+func runByName(d *Daemon, function string, run *triggers.Delivery) (found bool, err error) {
+	for _, f := range d.runningFunctions() {
+		if !strings.EqualFold(f.Name, function) {
+			continue
+		}
+		traits := sources.TraitsOf(d.Config().Functions[f.Name].Trigger)
+		if m := run.Message; m.Body == nil {
+			m.Body = traits.SampleBody
+		}
+		if traits.SampleProperties != nil {
+			run.Message.Origin = triggers.Known(traits.SampleProperties)
+		}
+		return true, f.RunExtra(run)
+	}
+	return false, nil
+}
+
+// openOutput opens an output of a function, and starts it.
+func (p *resources) openOutput(ctx context.Context, f *apps.Function, settings configs.Output) (err error) {
+	var to dispatch.OutputConfig
+	if replaced := p.daemon.given.OpenOutput; replaced != nil {
+		to = replaced(f.Name, settings)
+	} else if to, err = p.shared.OpenOutput(ctx, settings); err != nil {
+		return err
+	}
+	to.Name, to.Key, to.Log = settings.String(), settings.Name, f.Log
 	own := dispatch.NewOutput(to)
 	f.Outputs = append(f.Outputs, own)
 	own.Start(context.WithoutCancel(ctx))
@@ -206,14 +267,21 @@ func (p *resources) openOutput(ctx context.Context, f *apps.Function, settings c
 
 // checkResources returns the errors of a configuration on this machine and in this program, and
 // remarks as notes. It starts none of the user's code.
-func checkResources(ctx context.Context, cfg *configs.Config, funcs handlers.Funcs, env configs.Env, environ []string) (notes []string, err error) {
+func checkResources(ctx context.Context, cfg *configs.Config, o *program.Options) (notes []string, err error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
 		if needs := sources.TraitsOf(cfg.Functions[name].Trigger).Requirement; needs != "" {
 			notes = append(notes, fmt.Sprintf("function %s %s", name, needs))
 		}
 	}
-	more, errs := apps.CheckApps(ctx, cfg, env, environ)
-	return append(notes, more...), errors.Join(append(apps.CheckFuncs(cfg, funcs), errs...)...)
+	more, errs := apps.CheckApps(ctx, cfg, o.Env, o.Environ())
+	wrong := apps.CheckFuncs(cfg, o.Handlers(), o.Funcs, o.BatchFuncs)
+	if len(o.Funcs)+len(o.BatchFuncs)+len(o.Handlers()) == 0 { // another program runs them
+		for _, err := range wrong {
+			more = append(more, err.Error()+", and check it with that")
+		}
+		wrong = nil
+	}
+	return append(notes, more...), errors.Join(append(wrong, errs...)...)
 }
 
 // dropOld releases the resources of the earlier configuration.
@@ -243,6 +311,10 @@ func (p *resources) canReuseFunction(name string) bool {
 	if !p.sameSettings(name) || p.old.functions[name] == nil || p.old.functions[name].LoadError() != nil {
 		return false
 	}
-	c, found := p.cfg.Functions[name].Handler.Code()
+	h := p.cfg.Functions[name].Handler
+	if own := h.HTTP; own != nil && own.App != "" && p.apps.ServerOf(own.App) != p.old.apps.ServerOf(own.App) {
+		return false
+	}
+	c, found := h.Code()
 	return !found || p.apps.PoolOf(c.App) == p.old.apps.PoolOf(c.App)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/autoscale"
 	"github.com/drover-run/drover/daemon/internal/bodymemory"
-	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/triggers"
 )
@@ -29,7 +28,7 @@ var ErrCutShort = errors.New("stopped before everything in flight was finished")
 // than a pool needs to kill a worker (5 s).
 const cutShortGrace = 10 * time.Second
 
-// Run runs the daemon of a configuration until ctx ends; see Daemon.Run.
+// Run runs a daemon with a configuration until ctx ends; see New and Daemon.Run.
 func Run(ctx context.Context, cfg *configs.Config, opts ...Option) error {
 	return New(cfg, opts...).Run(ctx)
 }
@@ -43,13 +42,16 @@ func Run(ctx context.Context, cfg *configs.Config, opts ...Option) error {
 // stop after the calls. The triggers close last, since messages are settled through them.
 func (d *Daemon) Run(ctx context.Context) (err error) {
 	defer close(d.ended)
-	if err := d.cfg.Complete(d.env); err != nil {
+	if err := completeConfig(d); err != nil {
 		return &StartError{err}
 	}
 	if err := childproc.CheckLimits(apps.NeedsProcesses(d.cfg)); err != nil {
 		return &StartError{err}
 	}
 	defer func() { err = explainDataDir(err, d.cfg.DataDir) }()
+	if d.given.Parent == "" {
+		logFunctionApp(d.log, d.cfg)
+	}
 	if d.cfg.Scale.Instances.Scaled() {
 		return (&supervisor{Daemon: d}).runInstances(ctx)
 	}
@@ -69,11 +71,11 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.budget = triggers.NewBudget(bodymemory.DaemonLimit(d.cfg))
 	d.mu.Unlock()
-	if d.wholeProcess {
+	if d.given.WholeProcess {
 		defer startBackground(ctx, func(ctx context.Context) { bodymemory.TuneGC(ctx, d.budget) })()
 	}
 	d.loops = &autoscale.Loops{
-		Running: d.runningFunctions, Config: d.currentConfig, Backlogs: &d.backlogs, Decisions: &d.decisions,
+		Running: d.runningFunctions, Config: d.Config, Backlogs: &d.backlogs, Decisions: &d.decisions,
 		Store: autoscale.OpenStore(d.cfg.DataDir, d.log), Log: d.log,
 	}
 	first := newResources(d, d.cfg, nil)
@@ -89,15 +91,23 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 }
 
 // Check returns the errors of a configuration on this machine and in this program, and remarks as
-// notes. It opens no connection and starts none of the user's code. Of the options it uses
-// WithFuncs and WithEnv.
+// notes. It opens no connection and starts none of the user's code. Of the options it uses those of
+// functions and WithEnv.
 func Check(ctx context.Context, cfg *configs.Config, opts ...Option) (notes []string, err error) {
 	d := New(cfg, opts...)
-	return checkResources(ctx, cfg, d.funcs, d.env, d.environ())
+	if err := completeConfig(d); err != nil {
+		return nil, err
+	}
+	return checkResources(ctx, d.cfg, &d.given)
 }
 
-// FuncsOf returns the Go functions of WithFuncs among options.
-func FuncsOf(opts ...Option) handlers.Funcs { return New(nil, opts...).funcs }
+// completeConfig adds the program's functions to the configuration, and completes it.
+func completeConfig(d *Daemon) error {
+	if err := d.given.CompleteConfig(d.cfg); err != nil {
+		return err
+	}
+	return d.given.CheckTriggers(d.cfg)
+}
 
 // StartError reports that a daemon could not start, because of Err.
 type StartError struct{ Err error }
@@ -117,7 +127,7 @@ func (d *Daemon) runFunctions(ctx context.Context, p *resources) error {
 	}
 	d.phase.set(api.PhaseRunning)
 	d.log.Info("running", "functions", len(p.functions))
-	d.onReady()
+	d.given.OnReady()
 	for {
 		select {
 		case <-c.ended:
@@ -160,7 +170,7 @@ func explainDataDir(err error, dir string) error {
 	if checkWritable(dir) == nil {
 		return err
 	}
-	return &StartError{fmt.Errorf("%w; user %d needs to write to data_dir, %s: let it, or name another directory", err, os.Getuid(), dir)}
+	return &StartError{fmt.Errorf("%w; user %d cannot write to data_dir, %s: change its permissions, or name another directory", err, os.Getuid(), dir)}
 }
 
 // checkWritable returns why nothing can be written to a directory; nil if it can.

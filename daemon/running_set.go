@@ -133,9 +133,10 @@ func (c *runningSet) stopFunctions(functions []*apps.Function, drain time.Durati
 // flight are cancelled.
 func (c *runningSet) drainAll() error {
 	d := c.daemon
-	limit := d.currentConfig().Drain
+	limit := d.Config().Drain
 	c.stopReceiving()
 	d.log.Info("stopping: receiving has ended; waiting for messages in flight", "in_flight", d.InFlight(), "at_most", limit.String())
+	defer logStopped(d, time.Now(), d.Status())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -148,7 +149,7 @@ func (c *runningSet) drainAll() error {
 		return nil
 	case <-time.After(limit.D()):
 		d.log.Warn("drain time exceeded; cancelling messages in flight", "in_flight", d.InFlight())
-	case <-d.forceStop:
+	case <-d.given.ForceStop:
 		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
 	}
 	c.stopWorking()

@@ -17,7 +17,6 @@ import (
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/instances"
-	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/scaler/local"
 )
 
@@ -30,10 +29,10 @@ type supervisor struct{ *Daemon }
 
 // runInstances runs instances until ctx ends, and drains them.
 func (d *supervisor) runInstances(ctx context.Context) (err error) {
-	if d.program == nil {
+	if d.given.Instance == nil {
 		return &StartError{errors.New("scale.instances has several instances, but the program cannot start them: use `drover run`, cli.Main, or the option WithInstances")}
 	}
-	if _, _, _, ok := d.cfg.Source(); !ok {
+	if !instances.CanPassOn(d.cfg) {
 		return &StartError{instances.ErrNoFile}
 	}
 	lock, err := instances.AcquireLeaderLock(ctx, d.cfg.DataDir, d.log)
@@ -62,10 +61,10 @@ func (d *supervisor) runInstances(ctx context.Context) (err error) {
 	fleet := instances.NewFleet(first.sources, d.log)
 	var stopping, cutShort atomic.Bool
 	provisioner := local.New(local.Config{
-		Command: *d.program,
+		Command: *d.given.Instance,
 		Hello: func(id int) (json.RawMessage, error) {
 			fleet.MarkSent(id, false)
-			return instances.NewGreeting(d.currentConfig(), id)
+			return instances.NewGreeting(d.Config(), id)
 		},
 		Reported: fleet.AddReport,
 		Gone: func(id int, how error) {
@@ -107,17 +106,18 @@ func (d *supervisor) runInstances(ctx context.Context) (err error) {
 	d.fleet = fleet
 	d.mu.Unlock()
 	d.log.Info("running", "functions", len(first.sources), "scale", d.cfg.Scale.String())
-	d.onReady()
+	d.given.OnReady()
 
 	d.phase.set(api.PhaseRunning)
-	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.currentConfig, Decisions: &d.decisions, Log: d.log, Wanted: wanted})
+	d.scaleInstances(ctx, &instances.Scaler{Fleet: fleet, Config: d.Config, Decisions: &d.decisions, Log: d.log, Wanted: wanted})
 	stopping.Store(true)
 	d.phase.set(api.PhaseStopping)
 	d.log.Info("stopping: the instances drain", "in_flight", d.InFlight(), "at_most", d.cfg.Drain.String())
+	defer logStopped(d.Daemon, time.Now(), d.Status())
 	stop()
 	select {
 	case <-ended:
-	case <-d.forceStop:
+	case <-d.given.ForceStop:
 		d.log.Warn("second signal; cancelling messages in flight", "in_flight", d.InFlight())
 		provisioner.ForceStop()
 		<-ended
@@ -130,7 +130,7 @@ func (d *supervisor) runInstances(ctx context.Context) (err error) {
 
 // scaleInstances sets the number of instances, and reloads them, until ctx ends.
 func (d *supervisor) scaleInstances(ctx context.Context, s *instances.Scaler) {
-	interval := d.currentConfig().Scale.Interval.D()
+	interval := d.Config().Scale.Interval.D()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -148,7 +148,7 @@ func (d *supervisor) scaleInstances(ctx context.Context, s *instances.Scaler) {
 		case <-s.Fleet.SlotsFull(): // more instances may be needed at once
 		case r := <-d.reloads:
 			d.reloadInstances(ctx, r)
-			if is := d.currentConfig().Scale.Interval.D(); is != interval {
+			if is := d.Config().Scale.Interval.D(); is != interval {
 				interval = is
 				tick.Reset(interval)
 			}
@@ -165,7 +165,7 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 	next := newResources(d.Daemon, r.cfg, now)
 	err := checkReloadable(d.Daemon, now, r.cfg)
 	if err == nil {
-		_, err = checkResources(ctx, r.cfg, d.funcs, d.env, d.environ())
+		_, err = checkResources(ctx, r.cfg, &d.given)
 	}
 	if err == nil {
 		err = next.openSources(ctx)
@@ -182,15 +182,13 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 		return
 	}
 	next.dropOld()
-	if d.level != nil {
-		d.level.Set(telemetry.ParseLevel(r.cfg.Log.Level))
-	}
 	d.setOpen(next)
 	fleet.UseSources(next.sources)
 	d.sendReloads(ctx)
 	if err := now.closeExcept(next); err != nil {
 		d.log.Warn("closing replaced resources", "error", err)
 	}
+	logFunctionApp(d.log, r.cfg)
 	d.log.Info("reloaded", "added", changes.Added, "changed", changes.Changed, "removed", changes.Removed, "kept", len(changes.Kept))
 	r.result <- reloadResult{changes: changes}
 }
@@ -199,7 +197,7 @@ func (d *supervisor) reloadInstances(ctx context.Context, r reloadRequest) {
 func (d *supervisor) sendReloads(ctx context.Context) {
 	fleet := d.currentFleet()
 	for _, id := range fleet.OutdatedIDs(false) {
-		if _, err := d.reloadInstance(ctx, id, d.currentConfig()); err != nil {
+		if _, err := d.reloadInstance(ctx, id, d.Config()); err != nil {
 			d.log.Error("an instance did not accept the new configuration; will retry", "instance", id, "error", err)
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/triggers"
 )
@@ -30,7 +30,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 		"/v1/functions/f/log?level=loud": 400, "/v1/functions/f/log?last=-1": 400, "/v1/functions/f/log?follow=perhaps": 400,
 		"/v1/functions/g/log": 404, "/v1/functions/f/log?follow=false": 200,
 	} {
-		if status, text := askVia(t, socketHTTP(cfg), http.MethodGet, path); status != want {
+		if status, text := daemontest.SendGet(t, admin.SocketPath(cfg.DataDir), path); status != want {
 			t.Errorf("%s: %d, want %d: %s", path, status, want, text)
 		}
 	}
@@ -70,7 +70,7 @@ func TestTailOverTheAdminServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if status, text := askVia(t, socketHTTP(cfg), http.MethodGet, "/v1/functions/f/log"); status != 503 || !strings.Contains(string(text), "16 follow logs already") {
+	if status, text := daemontest.SendGet(t, admin.SocketPath(cfg.DataDir), "/v1/functions/f/log"); status != 503 || !strings.Contains(text, "16 clients follow logs already") {
 		t.Errorf("one too many: %d, %s", status, text)
 	}
 	for _, conn := range open {

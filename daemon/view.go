@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,7 @@ func readLocked[T any](d *Daemon, read func() T) T {
 // statusView returns the state that package status reports.
 func (d *Daemon) statusView() *status.View {
 	return &status.View{
-		Phase: d.phase.get, Config: d.currentConfig, Running: d.runningFunctions, Fleet: d.currentFleet,
+		Phase: d.phase.get, Config: d.Config, Running: d.runningFunctions, Fleet: d.currentFleet,
 		Apps:   func() map[string]apps.Status { return d.appRegistry.AppStatuses(usageMaxAge) },
 		Reload: func() status.Reload { return readLocked(d, func() status.Reload { return d.reloaded }) },
 		Bodies: func() *triggers.Budget {
@@ -47,14 +48,21 @@ func (d *Daemon) statusView() *status.View {
 // Status reports on every function, by name. It is empty before the daemon is ready.
 func (d *Daemon) Status() []FunctionStatus { return d.statusView().FunctionStatuses() }
 
+// Report returns the answer of /v1/status: all functions with their backlogs, and all apps.
+func (d *Daemon) Report(ctx context.Context) StatusReport { return d.statusView().NewReport(ctx) }
+
 // Apps reports how much of each app runs at once, and why, by name. It is empty before
-// the daemon is ready, and for apps of which nothing is measured yet.
+// the daemon is ready, and for apps without measurements.
 func (d *Daemon) Apps() []AppOverview { return status.AppOverviews(d.statusView().AppStatuses()) }
 
-// Kind returns how a function spends the time of its calls, as measured; nil before it was
-// measured, and if no worker process runs it.
-func (d *Daemon) Kind(function string) *FunctionKind {
-	return status.KindOf(d.statusView().AppStatuses(), function)
+// Interpreters returns the interpreters of a daemon's apps, each with its version and origin, by the name
+// of the app. It is empty before the daemon is ready.
+func Interpreters(d *Daemon) map[string]string {
+	out := make(map[string]string)
+	for name, app := range d.statusView().AppStatuses() {
+		out[name] = app.Interpreter
+	}
+	return out
 }
 
 // phase is one of the phases in package api. The zero value is api.PhaseStarting.

@@ -135,7 +135,7 @@ func TestAlerts(t *testing.T) {
 	}
 	for _, m := range regexp.MustCompile(`(?m)^### (Drover\w+)$`).FindAllSubmatch(operations, -1) {
 		if !slices.Contains(names, string(m[1])) {
-			t.Errorf("docs/operations.md says what to do about %s, which is no alert", m[1])
+			t.Errorf("docs/operations.md says what to do about %s, which is not an alert", m[1])
 		}
 	}
 }

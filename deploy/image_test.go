@@ -271,7 +271,7 @@ func TestImageWithoutAPlaceForItsData(t *testing.T) {
 	for file, want := range map[string]string{"drover.yaml": "permission denied", "readonly.yaml": "read-only file system"} {
 		out, err := r.command(slices.Concat(r.stage.entrypoint, []string{"run", "/etc/drover/" + file})...).CombinedOutput()
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(out), want) || !strings.Contains(string(out), "user 10001 needs to write to data_dir") {
+		if !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(string(out), want) || !strings.Contains(string(out), "user 10001 cannot write to data_dir") {
 			t.Errorf("%s: %v\n%s", file, err, out)
 		}
 	}

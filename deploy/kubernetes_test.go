@@ -150,7 +150,7 @@ func read(t *testing.T, dir string) (kustomization, objects) {
 				decode(t, file, text, &k)
 				o.keda[k.Kind] = &k
 			default:
-				t.Errorf("%s has a %s, which nobody checks", file, kind.Kind)
+				t.Errorf("%s has a %s, which no test checks", file, kind.Kind)
 			}
 		}
 	}
@@ -159,7 +159,7 @@ func read(t *testing.T, dir string) (kustomization, objects) {
 
 var manifests = []struct {
 	dir       string
-	appStop   time.Duration // what an app beside drover takes to stop, after drover
+	appStop   time.Duration // the time that an app next to drover takes to stop, after drover
 	secrets   string
 	secretsOf []string
 }{
@@ -262,7 +262,7 @@ func drover(t *testing.T, spec corev1.PodSpec) corev1.Container {
 	return corev1.Container{}
 }
 
-// probed compares the probes with what the configuration serves.
+// probed compares the probes with the endpoints in the configuration.
 func probed(t *testing.T, spec corev1.PodSpec, cfg *configs.Config) {
 	t.Helper()
 	c := drover(t, spec)
@@ -317,7 +317,7 @@ func mounted(t *testing.T, spec corev1.PodSpec, claims []string, configMap strin
 	}
 	for name := range volumes {
 		if !slices.Contains(slices.Collect(maps.Values(used)), name) {
-			t.Errorf("nobody mounts %s", name)
+			t.Errorf("no container mounts %s", name)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package deploy has only tests of the files beside them: their installation works with
-// the daemon, and has the least privileges.
+// Package deploy has only tests of the files in this directory: the files work with the daemon, and
+// have the least privileges.
 package deploy
 
 import (
@@ -63,7 +63,7 @@ func fits(t *testing.T, cfg *configs.Config, grace time.Duration) {
 	}
 }
 
-// dataDir and user are the images'.
+// dataDir and user are those in the images.
 const (
 	dataDir = "/var/lib/drover"
 	user    = 10001

@@ -20,7 +20,7 @@ type describedKey struct{}
 // DescribedKey is the key of a Described among the values of a context.
 var DescribedKey any = describedKey{}
 
-// Describe sets properties of the output of a call, of which ctx is the context: those in
+// Describe sets properties of the output of the call with the context ctx: those in
 // triggers.Settable, such as triggers.ContentType, and attributes, whose names begin
 // with triggers.AttributePrefix. It does nothing for a context of another kind. A Go function may
 // call it before it returns; properties must not be changed afterwards.

@@ -1,6 +1,11 @@
 // Package handlers defines how a function is run: by Go code in this process, or by one of the
 // subpackages, such as workers, a pool of worker processes.
 //
+// JSON, JSONResult and JSONBatch make Go functions; a Func or a BatchFunc is one. Go functions return
+// Reject and RetryAfter errors to choose a verdict, and call Send, Describe and Respond with their
+// context. All of these, and Handler, are stable. The other interfaces may change: they are optional for
+// a Handler, or implemented by the contexts that the dispatcher passes to it.
+//
 // The dispatcher (package daemon/internal/dispatch) calls Handle from one goroutine for each
 // message in flight, at most as many as it holds slots for, and Close once,
 // after the last Handle has returned. A Starter receives its messages from one
@@ -43,8 +48,8 @@ type Starter interface {
 type Interruptible interface {
 	context.Context
 
-	// OnInterrupt runs f, on a goroutine of its own, when the context ends before
-	// its deadline. stop is that of context.AfterFunc. OnInterrupt is called once.
+	// OnInterrupt runs f, on its own goroutine, when the context ends before
+	// its deadline. stop works like that of context.AfterFunc. OnInterrupt is called once.
 	OnInterrupt(f func()) (stop func() bool)
 }
 
@@ -70,8 +75,9 @@ type Slotted interface {
 	Slots() *Slots
 }
 
-// Func is a function written in Go. It may be called from many goroutines at
-// once; m must not be changed. A panic is a failed attempt.
+// Func is a function written in Go. It may be called from many goroutines at once; m must not be
+// changed. A panic is a failed attempt. Its output is sent to the outputs without a name; Describe
+// sets the output's properties, and Send sends to outputs by name.
 type Func func(ctx context.Context, m *triggers.Message) (output []byte, err error)
 
 // Funcs are the Go functions of a program, by their names in the
@@ -152,8 +158,8 @@ type later struct {
 func (l *later) Error() string { return l.err.Error() }
 func (l *later) Unwrap() error { return l.err }
 
-// RetryAfter is a failed attempt that is retried after a delay of the function's choice, in
-// place of the backoff. A negative delay counts as 0.
+// RetryAfter is a failed attempt that is retried after a delay of the function's choice, instead
+// of the backoff. A negative delay counts as 0.
 func RetryAfter(after time.Duration, err error) error { return &later{err, max(after, 0)} }
 
 // RetryDelay returns the delay that the function requested, if it did.

@@ -189,8 +189,8 @@ func TestClaimsAreServedInTheirOrder(t *testing.T) {
 	})
 }
 
-// Pausing a share ends its Receive, and it is offered nothing until Resume. Its messages in
-// flight, and the other functions of the pool, continue.
+// Pausing a share ends its Receive, and it is offered nothing until Resume. Its messages in flight,
+// and the other functions of the pool, continue.
 func TestAPausedShare(t *testing.T) {
 	slots := handlers.NewSlots(2)
 	paused, other := slots.Share(0), slots.Share(0)
@@ -219,8 +219,8 @@ func TestAPausedShare(t *testing.T) {
 	}
 }
 
-// A share that is moved to other slots takes what it holds with it, and those who
-// wait for it: with a message, for an offer, or for messages.
+// A share that moves to other slots keeps its slots in use and its waiters: those with a message,
+// for an offer, or for messages.
 func TestAShareIsMoved(t *testing.T) {
 	from, to := handlers.NewSlots(2), handlers.NewSlots(1)
 	moved, stays := from.Share(0), from.Share(0)
@@ -274,5 +274,47 @@ func TestAShareIsMoved(t *testing.T) {
 	cancel()
 	if err := <-claimed; !errors.Is(err, context.Canceled) || to.Share(0).Use().Claims != 0 {
 		t.Errorf("a claim that was moved and given up: %v, %d are left", err, to.Share(0).Use().Claims)
+	}
+}
+
+// sending is the context of a call, and records messages to named outputs.
+type sending struct {
+	context.Context
+	sent []string
+}
+
+func (s *sending) Send(output string, body []byte, properties triggers.Properties) error {
+	if output == "none" {
+		return errors.New("there is no such output")
+	}
+	s.sent = append(s.sent, fmt.Sprint(output, " ", string(body), " ", properties["subject"]))
+	return nil
+}
+
+func (s *sending) Value(key any) any {
+	if key == handlers.DescribedKey {
+		return s
+	}
+	return s.Context.Value(key)
+}
+
+// Send reaches the context of the call from contexts derived from it.
+func TestSend(t *testing.T) {
+	s := &sending{Context: t.Context()}
+	derived, cancel := context.WithCancel(s)
+	defer cancel()
+	for _, ctx := range []context.Context{s, derived} {
+		if err := handlers.Send(ctx, "a", []byte("x"), triggers.Properties{"subject": "y"}); err != nil {
+			t.Error(err)
+		}
+		if err := handlers.Send(ctx, "none", nil, nil); err == nil {
+			t.Error("it sends to an unknown output")
+		}
+	}
+	if fmt.Sprint(s.sent) != "[a x y a x y]" {
+		t.Errorf("sent: %q", s.sent)
+	}
+	if err := handlers.Send(t.Context(), "a", nil, nil); err == nil || !strings.Contains(err.Error(), "not the context of a function's call") {
+		t.Errorf("with another context: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -23,6 +24,7 @@ type Slots struct {
 	changed  chan struct{} // closed when a slot is free again; nil if no Offer waits
 	queue    list.List     // of *claim: messages received after the last slot was taken
 	parked   map[*Share]context.CancelFunc
+	derived  []*derivedSlots
 }
 
 // NewSlots returns slots for capacity invocations; 0 is none yet.
@@ -30,7 +32,7 @@ func NewSlots(capacity int) *Slots {
 	return &Slots{capacity: capacity, parked: make(map[*Share]context.CancelFunc)}
 }
 
-// Share is one function's access to the slots, with a limit of its own.
+// Share is one function's access to the slots, with its own limit.
 type Share struct {
 	slots  atomic.Pointer[Slots] // changes while the mu of both is held
 	limit  int
@@ -125,6 +127,33 @@ func (s *Slots) Resize(capacity int) {
 	s.capacity = capacity
 	s.grantClaims()
 	s.callBack()
+	for _, d := range s.derived {
+		d.Resize(d.capacityFor(capacity))
+	}
+}
+
+// derivedSlots are slots whose capacity follows that of others.
+type derivedSlots struct {
+	*Slots
+	factor, most int
+}
+
+func (d derivedSlots) capacityFor(calls int) int { return min(calls*d.factor, max(calls, d.most)) }
+
+// Derive returns slots for messages, while those of s are for calls with factor messages each.
+// Their capacity follows that of s, and is at most the larger of most and the number of calls. stop
+// ends that.
+func (s *Slots) Derive(factor, most int) (derived *Slots, stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := &derivedSlots{factor: factor, most: most}
+	d.Slots = NewSlots(d.capacityFor(s.capacity))
+	s.derived = append(s.derived, d)
+	return d.Slots, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.derived = slices.DeleteFunc(s.derived, func(other *derivedSlots) bool { return other == d })
+	}
 }
 
 // Capacity returns how many invocations may be in flight now.
@@ -293,7 +322,7 @@ func (h *Share) Use() Use {
 	return u
 }
 
-// grantClaims grants free slots to the claims in their order, and wakes waiting Offers.
+// grantClaims grants free slots to the claims in order, and wakes waiting Offers.
 // A claim whose share has reached its limit does not block the claims behind it.
 func (s *Slots) grantClaims() {
 	for e := s.queue.Front(); e != nil && s.used < s.capacity; {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// More units on which messages fail are no gain, however fast they fail. While most fail, nothing
-// is measured.
+// Additional units whose messages fail are no gain, however fast they fail. While most messages
+// fail, nothing is measured.
 func TestWhatFailsIsNoGain(t *testing.T) {
 	for name, test := range map[string]struct {
 		done, failed float64 // of four units, where two do 100 a second

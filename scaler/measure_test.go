@@ -141,8 +141,8 @@ func TestForecastSeasonEnds(t *testing.T) {
 	}
 }
 
-// drive has a Scaler scale units that handle 10/s each until, all together, they
-// meet a limit, with more to do than that.
+// drive makes a Scaler scale units that each handle 10/s until, all together, they reach a limit,
+// with more work than that.
 func drive(s *Scaler, from, to time.Duration, ready int, limit func(at time.Duration) float64, note func(at time.Duration, d Decision)) int {
 	for at := from; at < to; at += 5 * time.Second {
 		rate := math.Min(10*float64(ready), limit(at))
@@ -185,7 +185,7 @@ func TestStopsAddingAtABottleneck(t *testing.T) {
 	}
 }
 
-// A function that becomes slower by itself is no bottleneck: more units help.
+// A function that becomes slower is not a bottleneck of other units: more units help.
 func TestASlowerFunctionGetsMoreUnits(t *testing.T) {
 	s := New(testPolicy(func(p *Policy) { p.Max, p.MinGain = 10_000, 0.1 }))
 	ready := 4

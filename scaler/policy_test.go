@@ -55,7 +55,7 @@ func TestPolicyCheck(t *testing.T) {
 	}
 }
 
-// looks feeds a Scaler with one look after the other.
+// looks feeds a Scaler with several looks, one after the other.
 type looks struct {
 	t      *testing.T
 	scaler *Scaler
@@ -73,7 +73,7 @@ func newLooks(t *testing.T, change func(p *Policy)) *looks {
 	return &looks{t: t, scaler: New(p), clock: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)} // a Monday
 }
 
-// look decides after a while.
+// look decides after some time.
 func (l *looks) look(after time.Duration, s Signals) Decision {
 	l.at += after
 	l.clock = l.clock.Add(after)
@@ -183,7 +183,7 @@ func TestToZeroAndBack(t *testing.T) {
 	}
 }
 
-// Messages below the activation are not left for ever.
+// Messages below the activation are not ignored forever.
 func TestFewMessagesAreNotForgotten(t *testing.T) {
 	l := newLooks(t, func(p *Policy) { p.Min, p.Activation = 0, 20 })
 	l.look(0, one(0, 0, 1))
@@ -216,7 +216,7 @@ func TestUnknownCapacityDoubles(t *testing.T) {
 	l.want(5, BoundDoubling)
 }
 
-// Where a source does not count to the end, those that are busy are doubled.
+// If a source does not count its whole backlog, busy units are doubled.
 func TestABacklogThatIsNotCountedDoubles(t *testing.T) {
 	l := newLooks(t, nil)
 	s := one(4, 40, 32)
@@ -281,7 +281,7 @@ func TestUnreadableWithoutFallbackHolds(t *testing.T) {
 	l.want(9, BoundHold)
 }
 
-// One function's unreadable backlog does not hide that another has much.
+// One function's unreadable backlog does not hide that another function has a large one.
 func TestOneUnreadableOfTwo(t *testing.T) {
 	l := newLooks(t, nil)
 	s := one(2, 40, 900)
@@ -344,8 +344,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// A clock that is set has no say but in schedules, and a look that seems to come
-// before the last one does no harm.
+// Changes of the wall clock affect only schedules, and a look that seems to precede the last one
+// does no harm.
 func TestClockJumps(t *testing.T) {
 	l := newLooks(t, func(p *Policy) { p.Forecast = true })
 	l.look(0, one(1, 8, 0))
@@ -361,7 +361,7 @@ func TestClockJumps(t *testing.T) {
 	l.want(14, BoundScaleIn)
 }
 
-// Whatever comes in, what comes out is within bounds.
+// For any input, the output is within bounds.
 func TestDecisionsAreWithinBounds(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	rates := []float64{0, 1e-9, 1, 1e3, 1e12, math.Inf(1), math.NaN(), -5}
@@ -393,8 +393,8 @@ func TestDecisionsAreWithinBounds(t *testing.T) {
 	}
 }
 
-// TestPressed holds that as many as pay are wanted while there is more to do than room
-// for it, whatever the formula says, and no more.
+// TestPressed checks that the number of units with the best throughput is wanted while there is
+// more work than slots, regardless of the formula, and no more.
 func TestPressed(t *testing.T) {
 	s := New(Policy{Min: 1, Max: 6, Utilisation: 0.8, ClearWithin: time.Minute, Interval: time.Second})
 	for at := range 20 {
@@ -408,8 +408,8 @@ func TestPressed(t *testing.T) {
 	}
 }
 
-// Messages that wait for a retry keep the last unit, and start one where there is none,
-// whatever the activation: nobody else would be there when they are due.
+// Messages that wait for a retry keep the last unit, or start one, regardless of the activation:
+// otherwise no unit could receive them when they are due.
 func TestUnsettledMessagesKeepOne(t *testing.T) {
 	l := newLooks(t, func(p *Policy) { p.Min, p.Activation, p.ScaleInAfter = 0, 20, time.Second })
 	l.look(0, one(1, 5, 0))
@@ -430,4 +430,27 @@ func TestUnsettledMessagesKeepOne(t *testing.T) {
 		l.look(time.Minute, one(1, 0, 0))
 	}
 	l.want(0, BoundFormula)
+}
+
+// A sentence names the number that decided, not only its rule.
+func TestSentences(t *testing.T) {
+	policy := &Policy{Min: 1, Max: 8, Idle: 5 * time.Minute}
+	toZero := &Policy{Max: 8, Idle: 5 * time.Minute}
+	for want, d := range map[string]Decision{
+		"stays at 1: the minimum is 1":                                     {Current: 1, Wanted: 1, Bound: BoundIdle, Policy: policy},
+		"scales from 3 to 1: the minimum is 1":                             {Current: 3, Wanted: 1, Bound: BoundMin, Policy: policy},
+		"stays at 1: the last one stops after 5m0s without messages":       {Current: 1, Wanted: 1, Bound: BoundIdle, Policy: toZero},
+		"scales from 2 to 8: the maximum is 8":                             {Current: 2, Wanted: 8, Bound: BoundMax, Policy: policy},
+		"scales from 2 to 4: the load needs as many":                       {Current: 2, Wanted: 4, Bound: BoundFormula, Policy: policy},
+		"stays at 4: a schedule requires as many (from 08:00 to 18:00: 4)": {Current: 4, Wanted: 4, Bound: BoundSchedule, Note: "from 08:00 to 18:00: 4", Policy: policy},
+	} {
+		if got := d.Sentence(); got != want {
+			t.Errorf("%q; want %q", got, want)
+		}
+	}
+	for _, bound := range Bounds {
+		if (Decision{Bound: bound, Policy: policy}).reason() == "" {
+			t.Errorf("the bound %s has no reason", bound)
+		}
+	}
 }

@@ -94,7 +94,7 @@ type Term struct {
 	// Backlog is the expected backlog at that time, and Within the time in which to clear it.
 	Backlog float64
 	Within  time.Duration
-	// Capacity is that of one unit, and Utilisation the fraction of it to plan with.
+	// Capacity is the capacity of one unit, and Utilisation the fraction of it to plan with.
 	Capacity, Utilisation float64
 	// Asked is the result, and Units the result limited by Ceiling; neither is rounded up.
 	Asked, Units float64
@@ -117,7 +117,7 @@ const (
 	ByIdling   How = "nothing to do"   // no backlog and no arrivals
 )
 
-// Bound is the rule that decided the number; the values are those of the metric's label.
+// Bound is the rule that decided the number; the values are also the values of the metric's label.
 type Bound string
 
 // The bounds, in the order in which they are applied.
@@ -175,6 +175,38 @@ func (d Decision) String() string {
 	return text
 }
 
+// reasons are the bounds as reasons. Those with a number from the policy are in reason.
+var reasons = map[Bound]string{
+	BoundFormula: "the load needs as many", BoundDoubling: "the capacity of one is not measured yet, so the number is doubled",
+	BoundGain: "more would not increase the throughput", BoundActivation: "too few messages are waiting to start the first one",
+	BoundScaleIn: "more were needed until recently", BoundBusy: "messages in flight need them", BoundUnsettled: "a message waiting for a retry needs one",
+	BoundStep: "no more may be added at once", BoundHold: "the backlog cannot be read, so none is removed",
+	BoundFallback: "the backlog has been unreadable for some time", BoundSchedule: "a schedule requires as many",
+	BoundPressed: "functions have more work than slots",
+}
+
+// reason explains the number.
+func (d Decision) reason() string {
+	switch {
+	case d.Bound == BoundMax:
+		return fmt.Sprintf("the maximum is %d", d.Policy.Max)
+	case d.Bound == BoundMin, d.Bound == BoundIdle && d.Policy.Min > 0:
+		return fmt.Sprintf("the minimum is %d", d.Policy.Min)
+	case d.Bound == BoundIdle:
+		return fmt.Sprintf("the last one stops after %v without messages", d.Policy.Idle)
+	}
+	return reasons[d.Bound]
+}
+
+// Sentence describes the decision in one sentence, without the formula.
+func (d Decision) Sentence() string {
+	change := fmt.Sprintf("stays at %d", d.Current)
+	if d.Wanted != d.Current {
+		change = fmt.Sprintf("scales from %d to %d", d.Current, d.Wanted)
+	}
+	return change + ": " + d.reason() + noteText(d.Note)
+}
+
 // String returns the term with its numbers.
 func (t Term) String() string {
 	switch t.How {
@@ -190,7 +222,7 @@ func (t Term) String() string {
 	return fmt.Sprintf("%.4g (%s)", t.Units, t.How)
 }
 
-// Explain describes the decision for people: its input, the formula, and the bound.
+// Explain describes the decision: its input, the formula, and the bound.
 func (d Decision) Explain() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }

@@ -30,8 +30,8 @@ func (s Schedule) checkBounds(most int) error {
 	return nil
 }
 
-// holdsAt reports whether a moment is within the schedule. The time of day is that of the wall
-// clock, also on days with a clock change.
+// holdsAt reports whether a moment is within the schedule. The time of day is wall-clock
+// time, also on days with a clock change.
 func (s Schedule) holdsAt(t time.Time) bool {
 	now := time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute + time.Duration(t.Second())*time.Second
 	on := func(d time.Weekday) bool { return len(s.Days) == 0 || slices.Contains(s.Days, d) }

@@ -236,6 +236,16 @@ func (a *Account) more(n, coming int, now time.Time) int {
 	return max(0, min(n, fits-coming))
 }
 
+// Fits reports whether the budget has room for n more bytes. If it holds nothing, it has room for
+// any number.
+func (a *Account) Fits(n int64) bool {
+	if a == nil || n <= 0 {
+		return true
+	}
+	used := a.budget.used.Load()
+	return used <= 0 || used+n <= a.budget.Limit()
+}
+
 // Within limits n so that these messages and the coming ones fit into bytes.
 func (a *Account) Within(bytes int64, n, coming int) int {
 	if a == nil || n <= 0 {

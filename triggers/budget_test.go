@@ -33,6 +33,9 @@ func TestBudgetCountsBytes(t *testing.T) {
 		t.Errorf("%d messages of 100 bytes fit in 250, where one is to come", n)
 	}
 	a.Hold(700, 100)
+	if !a.Fits(150) || a.Fits(151) {
+		t.Error("150 bytes are free")
+	}
 	if n := a.More(100, 0); n != 1 {
 		t.Errorf("%d messages of 100 bytes fit in 150", n)
 	}
@@ -55,6 +58,9 @@ func TestBudgetCountsBytes(t *testing.T) {
 	if b.Used() != 0 {
 		t.Errorf("%d bytes are left of a closed account", b.Used())
 	}
+	if !a.Fits(2000) {
+		t.Error("an empty budget has room for one message of any size")
+	}
 	var none *Account
 	none.Take(deliveries(1))
 	none.Hold(1, 1)
@@ -64,8 +70,8 @@ func TestBudgetCountsBytes(t *testing.T) {
 	}
 }
 
-// TestBudgetHoldsAndIsFair has functions of different sizes share a budget: none has
-// nothing, and what is held is not much more than the limit and one message of each.
+// TestBudgetHoldsAndIsFair shares a budget among functions with different message sizes: each gets
+// some, and the total exceeds the limit by at most one message of each.
 func TestBudgetHoldsAndIsFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 1 << 20

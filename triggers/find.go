@@ -44,16 +44,22 @@ const (
 	PlaceSpent  Place = "spent"  // the source has delivered it as often as it may, and will not again
 )
 
-// Scheduled is a Trigger whose messages come at known times.
+// Limited is a Trigger whose source may limit the attempts of a message.
+type Limited interface {
+	// AttemptLimit returns the limit; 0 means no limit. It sends no request.
+	AttemptLimit() int
+}
+
+// Scheduled is a Trigger whose messages are due at known times.
 type Scheduled interface {
-	// NextDue returns when the next message comes; known is false if it is not known, or if a
+	// NextDue returns when the next message is due; known is false if that is unknown, or if a
 	// message is in flight.
 	NextDue() (at time.Time, known bool)
 }
 
-// Discarder is a Trigger without dead letters: what is rejected is dropped.
+// Discarder is a Trigger without dead letters: rejected messages are dropped.
 type Discarder interface {
-	// DiscardsRejected does nothing: a Trigger that has it is a Discarder.
+	// DiscardsRejected does nothing: its presence makes a Trigger a Discarder.
 	DiscardsRejected()
 }
 

@@ -22,23 +22,32 @@ const maxParked = 1024
 //
 // The order holds within this trigger. Another instance that reads the same source has an
 // order of its own.
-func Ordered(inner Trigger) Trigger {
+func Ordered(inner Trigger) Trigger { return OrderedTogether(inner, 1) }
+
+// OrderedTogether is Ordered for functions that take batches: Receive returns up to n messages of one
+// key together, in order, and no more of the key until all of these are settled. If some of them are
+// retried or released, these then come first, again in order, after the longest of their delays.
+// The caller must not run a message of a key before, or beside, an earlier one; once one has failed, it
+// releases those behind it.
+func OrderedTogether(inner Trigger, n int) Trigger {
 	return &ordered{
 		inner:  inner,
+		most:   max(n, 1),
 		keys:   make(map[string]*line),
-		timers: make(map[*time.Timer]*orderedLease),
+		timers: make(map[*time.Timer]*Delivery),
 		wake:   make(chan struct{}, 1),
 	}
 }
 
 type ordered struct {
 	inner Trigger
+	most  int // messages of a key that are returned together
 
 	mu     sync.Mutex
-	keys   map[string]*line // keys with a message here
-	parked int              // messages that wait behind another of their key
-	ready  []*Delivery      // the inner's, ready for Receive
-	timers map[*time.Timer]*orderedLease
+	keys   map[string]*line          // keys with a message here
+	parked int                       // messages that wait behind another of their key
+	ready  []*Delivery               // the inner's, ready for Receive
+	timers map[*time.Timer]*Delivery // of heads that wait for their next attempt
 	closed bool
 
 	wake chan struct{} // something became ready
@@ -46,9 +55,13 @@ type ordered struct {
 
 // line has the messages of one key.
 type line struct {
-	head   *Delivery   // ready, in flight, or waiting for its next attempt
-	out    bool        // Receive has returned the head before
-	behind []*Delivery // messages that wait for it, by sequence
+	head   *Delivery     // ready, in flight, or waiting for its next attempt
+	out    bool          // Receive has returned the head before
+	behind []*Delivery   // messages that wait for it, by sequence
+	lent   []*Delivery   // the head and those that were returned with it, until all are settled
+	open   int           // how many of these are not settled
+	held   []*Delivery   // those of them that are to be returned again
+	delay  time.Duration // the longest delay of these
 }
 
 // orderedLease is a lease of the wrapper, over a delivery of the inner trigger.
@@ -146,16 +159,32 @@ func (o *ordered) takeReady(max int) (out []*Delivery, full bool) {
 			o.passOn(key)
 			continue
 		}
-		if key != "" {
-			o.keys[key].out = true
+		out = append(out, o.lend(d))
+		if key == "" {
+			continue
 		}
-		l := &orderedLease{o: o, inner: d}
-		l.outer = NewDelivery(d.Message, l)
-		d.OnRevoked(l)
-		out = append(out, l.outer)
+		l := o.keys[key]
+		l.out, l.lent = true, append(l.lent[:0], d)
+		for len(l.lent) < o.most && len(out) < max && len(l.behind) > 0 {
+			next := l.behind[0]
+			l.behind = l.behind[1:]
+			o.parked--
+			if !next.IsRevoked() {
+				l.lent, out = append(l.lent, next), append(out, o.lend(next))
+			}
+		}
+		l.open = len(l.lent)
 	}
 	o.ready = append(o.ready[:0], o.ready[n:]...)
 	return out, o.parked >= maxParked
+}
+
+// lend returns the wrapper's delivery of a message.
+func (o *ordered) lend(d *Delivery) *Delivery {
+	l := &orderedLease{o: o, inner: d}
+	l.outer = NewDelivery(d.Message, l)
+	d.OnRevoked(l)
+	return l.outer
 }
 
 func (o *ordered) signal() {
@@ -181,8 +210,7 @@ func (l *orderedLease) Settle(ctx context.Context, m *Message, v Verdict) error 
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.passOn(m.OrderingKey)
-	o.signal()
+	o.endLent(m.OrderingKey)
 	return nil
 }
 
@@ -197,11 +225,43 @@ func (o *ordered) holdBack(l *orderedLease, m *Message, delay time.Duration, fai
 		return false
 	}
 	l.inner.Message = &again
-	if delay <= 0 {
-		o.ready = append(o.ready, l.inner)
-		o.signal()
-		return true
+	own := o.keys[m.OrderingKey]
+	own.held, own.delay = append(own.held, l.inner), max(own.delay, delay)
+	o.endLent(m.OrderingKey)
+	return true
+}
+
+// endLent records that one of the messages of a key that were returned together is settled, or held.
+// After the last one, those that are held become ready again, or else the next message. o.mu is
+// locked.
+func (o *ordered) endLent(key string) {
+	l := o.keys[key]
+	if l == nil {
+		return // closed
 	}
+	if l.open--; l.open > 0 {
+		return
+	}
+	held, delay := l.held, l.delay
+	l.held, l.delay = nil, 0
+	if len(held) == 0 {
+		o.passOn(key)
+		o.signal()
+		return
+	}
+	slices.SortFunc(held, func(a, b *Delivery) int { return cmp.Compare(slices.Index(l.lent, a), slices.Index(l.lent, b)) })
+	l.head, l.behind = held[0], append(held[1:len(held):len(held)], l.behind...)
+	o.parked += len(held) - 1
+	if delay <= 0 {
+		o.ready = append(o.ready, l.head)
+		o.signal()
+		return
+	}
+	o.readyAfter(l.head, delay)
+}
+
+// readyAfter makes a message ready after a delay; o.mu is locked.
+func (o *ordered) readyAfter(d *Delivery, delay time.Duration) {
 	var timer *time.Timer
 	timer = time.AfterFunc(delay, func() {
 		o.mu.Lock()
@@ -210,11 +270,10 @@ func (o *ordered) holdBack(l *orderedLease, m *Message, delay time.Duration, fai
 			return
 		}
 		delete(o.timers, timer)
-		o.ready = append(o.ready, l.inner)
+		o.ready = append(o.ready, d)
 		o.signal()
 	})
-	o.timers[timer] = l
-	return true
+	o.timers[timer] = d
 }
 
 // passOn makes the next message of a key ready when the head was settled or revoked; o.mu is
@@ -285,13 +344,13 @@ func (o *ordered) Close(ctx context.Context) error {
 	o.mu.Lock()
 	o.closed = true
 	var held []*Delivery
-	for timer, l := range o.timers {
+	for timer, d := range o.timers {
 		timer.Stop()
-		held = append(held, l.inner)
+		held = append(held, d)
 	}
 	held = append(held, o.ready...)
 	for _, l := range o.keys {
-		held = append(held, l.behind...)
+		held = append(held, append(l.held, l.behind...)...)
 	}
 	o.timers, o.ready, o.keys, o.parked = nil, nil, make(map[string]*line), 0
 	o.mu.Unlock()

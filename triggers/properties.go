@@ -1,6 +1,10 @@
 package triggers
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
 
 // Properties are what a message has in addition to its body and attributes, as texts under the
 // names below. They are never changed. Values of other types are written as in JSON,
@@ -21,6 +25,14 @@ const (
 	MessageID       = "message_id" // of an output; a received message has it as ID
 	SessionID       = "session_id" // of an output; a received message also has it as OrderingKey
 	Subject         = "subject"    // of an output; a received message has it as Subject
+	// ScheduledAt is the time at which an output's message can be received, and TimeToLive the
+	// number of seconds after which it expires.
+	ScheduledAt = "scheduled_at"
+	TimeToLive  = "time_to_live"
+	// ApplicationProperties are the attributes of an output's message that are not strings: a JSON
+	// object of numbers, booleans and nulls. Each is an attribute, too, for sources that have texts
+	// only.
+	ApplicationProperties = "application_properties"
 
 	SequenceNumber   = "sequence_number"
 	DeliveryCount    = "delivery_count" // 1 at the first delivery
@@ -31,17 +43,56 @@ const (
 	DeadLetterSource = "dead_letter_source"
 )
 
+// The properties of an HTTP request.
+const (
+	HTTPMethod = "http_method"
+	HTTPURL    = "http_url"    // the whole URL, without a key
+	HTTPQuery  = "http_query"  // as it was sent, without a key
+	HTTPParams = "http_params" // the parameters of the route, a JSON object of texts
+	HTTPRemote = "http_remote" // the address of the client, without its port
+)
+
+// The properties of a result that is the response to an HTTP request, besides ContentType.
+const (
+	HTTPStatus  = "http_status"  // in decimal; by default 200, or 204 without a result
+	HTTPHeaders = "http_headers" // a JSON list of [name, value] pairs
+)
+
 // Settable are the names that a sender may set, and a function on its output.
 var Settable = []string{
-	ContentType, CorrelationID, ReplyTo, ReplyToSession, To, PartitionKey, MessageID, SessionID, Subject,
+	ContentType, CorrelationID, ReplyTo, ReplyToSession, To, PartitionKey, MessageID, SessionID, Subject, ScheduledAt, TimeToLive, ApplicationProperties,
+}
+
+// maxLife is the longest TimeToLive, a hundred years.
+const maxLife = 100 * 365 * 24 * time.Hour
+
+// ReadSchedule returns when a message can be received, and after how long it expires; zero values
+// if it has no such properties. The error is an ErrProperty.
+func ReadSchedule(p Properties) (at time.Time, life time.Duration, err error) {
+	if text := p[ScheduledAt]; text != "" {
+		if at, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return at, 0, fmt.Errorf("%w: %s is %q, which is not a time in RFC 3339, such as 2026-12-01T15:04:05Z", ErrProperty, ScheduledAt, text)
+		}
+	}
+	if text := p[TimeToLive]; text != "" {
+		seconds, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(seconds > 0) {
+			return at, 0, fmt.Errorf("%w: %s is %q, which is not a number of seconds greater than 0", ErrProperty, TimeToLive, text)
+		}
+		life = maxLife
+		if seconds < maxLife.Seconds() {
+			life = max(time.Duration(seconds*float64(time.Second)), 1)
+		}
+	}
+	return at, life, nil
 }
 
 // AttributePrefix begins the name of an attribute among the properties that a function sets on
 // its output.
 const AttributePrefix = "attribute:"
 
-// Origin returns what a source reports about a message in addition to its body and attributes. It
-// is called only on demand, from any goroutine.
+// Origin has the source's own data about a message, in addition to its body and attributes. Its
+// methods are called only on demand, from any goroutine.
 type Origin interface {
 	// Properties returns the known properties. The map is shared and must not be changed.
 	Properties() Properties

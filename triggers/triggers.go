@@ -6,7 +6,11 @@
 // goroutine, settles deliveries from many, and calls Close once, after the last
 // delivery is settled, because settlements use the trigger's connection.
 //
-// Each source is a subpackage, and each passes the conformance suite in triggertest.
+// Each source is a subpackage that passes the conformance suite in triggertest. A program adds its own
+// source as a Trigger (daemon.WithTrigger); docs/go.md has an example.
+//
+// Message, Delivery, Verdict, Lease and Trigger are stable. The other interfaces are optional for a
+// Trigger or a Lease: they add prefetch, dead letters, peeking, backlogs and replies. They may change.
 package triggers
 
 import (
@@ -135,6 +139,17 @@ type Link struct {
 	Reconnects int64
 }
 
+// Enqueuer is a Trigger of a program that also accepts messages, for the admin API. drover's own triggers
+// do not need it: their messages are sent to the source.
+type Enqueuer interface {
+	Trigger
+
+	// Enqueue adds a message to the source, to be received at once or at the time in its property
+	// ScheduledAt. It returns the message's ID. An error that wraps ErrProperty, ErrTooLarge or
+	// ErrEncoding is the sender's fault. Any goroutine may call it.
+	Enqueue(ctx context.Context, m *Message) (id string, err error)
+}
+
 // ErrUnknown is returned if a source does not report its backlog.
 var ErrUnknown = errors.New("the source does not report its backlog")
 
@@ -143,6 +158,9 @@ var ErrTooLarge = errors.New("the message is too large")
 
 // ErrEncoding is returned for a message that the source's encoding cannot represent.
 var ErrEncoding = errors.New("the message cannot be encoded")
+
+// ErrProperty is returned for a message with a property that cannot be sent.
+var ErrProperty = errors.New("a property cannot be sent")
 
 // ErrSettled is returned by Settle if the delivery was settled before.
 var ErrSettled = errors.New("the delivery is settled already")

@@ -1,4 +1,4 @@
-"""The functions of python.yaml, servicebus.yaml and storagequeue.yaml."""
+"""The functions of python.yaml, servicebus.yaml, storagequeue.yaml and example.yaml."""
 
 import json
 
@@ -22,3 +22,7 @@ def carts(message, context):
     items = json.loads(context.session_state or b"[]") + [message.text()]
     context.session_state = json.dumps(items).encode()
     print("the cart of", message.ordering_key, "has", items)
+
+
+def orders(message):
+    print("an order", message.text())

@@ -1,5 +1,5 @@
-// Package confine has the settings of what the workers of an app may use: their environment, their
-// limits, and their sandbox. The daemon checks which of them its machine supports.
+// Package confine has the settings that restrict the workers of an app: their environment, their
+// limits, their sandbox, and when they are replaced. The daemon checks which of them its machine supports.
 package confine
 
 import (
@@ -19,9 +19,23 @@ type Environment struct {
 	Pass values.Strings           `yaml:"pass" desc:"names of the daemon's variables to pass; a trailing * matches a prefix; by default all variables that this file does not read as ${NAME}, or a short list with a strict sandbox (docs/workers.md); never drover's own"`
 	Set  map[string]values.Secret `yaml:"set" desc:"variables to add or override; usually ${NAME} or file:PATH"`
 
+	// Files are the variables of environment files. They are treated like the daemon's variables, which
+	// override them.
+	Files map[string]problems.Variable `yaml:"-" json:"-"`
 	// Withheld are the names of the variables that the configuration reads. They are passed only if
 	// Pass names them, except those that every program needs.
 	Withheld []string `yaml:"-"`
+}
+
+// WithFiles returns the environment of a process, as NAME=VALUE, with the variables of environment files.
+func (e Environment) WithFiles(environ []string) []string {
+	out := slices.Clone(environ)
+	for _, name := range slices.Sorted(maps.Keys(e.Files)) {
+		if !slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, name+"=") }) {
+			out = append(out, name+"="+e.Files[name].Value)
+		}
+	}
+	return out
 }
 
 // Limits are the limits of one worker, or of each of its processes.
@@ -47,6 +61,14 @@ type Sandbox struct {
 	Connect     values.Ports   `yaml:"connect" desc:"strict: TCP ports that workers may connect to, or any; none by default"`
 	UnixSockets bool           `yaml:"unix_sockets" default:"false" desc:"strict: allow unix sockets, such as those of databases and Docker"`
 	LinkLocal   bool           `yaml:"link_local" default:"false" desc:"strict: allow link-local addresses, such as a cloud's metadata service, which hands out credentials"`
+}
+
+// Recycle has the conditions for the replacement of a worker; 0 is never.
+type Recycle struct {
+	MaxInvocations int             `yaml:"max_invocations" default:"0" min:"0" max:"1000000000" desc:"replace after this many invocations, but not before 0.5 s and ten times the time to load the code; 0 is never"`
+	MaxMemory      values.Size     `yaml:"max_memory" default:"0B" min:"0B" max:"4096GiB" desc:"replace when the worker's own memory (without cached files) exceeds this; 0B is never"`
+	MaxAge         values.Duration `yaml:"max_age" default:"0s" min:"0s" max:"8760h" desc:"replace after this time; 0s is never"`
+	MaxIdle        values.Duration `yaml:"max_idle" default:"0s" min:"0s" max:"8760h" desc:"replace a worker that has been idle for this long after work; 0s is never"`
 }
 
 const strict = "strict"
@@ -181,4 +203,19 @@ func (s Sandbox) String() string {
 		out = append(out, "reaches link-local addresses")
 	}
 	return strings.Join(out, ", ")
+}
+
+// String describes when a worker is replaced; "" is never.
+func (r Recycle) String() string {
+	var after []string
+	add := func(set bool, format string, value any) {
+		if set {
+			after = append(after, fmt.Sprintf(format, value))
+		}
+	}
+	add(r.MaxInvocations > 0, "after %d invocations", r.MaxInvocations)
+	add(r.MaxMemory > 0, "at %v of memory of its own", r.MaxMemory)
+	add(r.MaxAge > 0, "after %v", r.MaxAge)
+	add(r.MaxIdle > 0, "after %v with nothing to do", r.MaxIdle)
+	return strings.Join(after, ", ")
 }

@@ -6,8 +6,12 @@
 //   - required makes a key mandatory, default is the value of a missing one, and desc its
 //     description in the schema.
 //   - min, max and enum are bounds, and zero is a word that represents 0.
-//   - single, on a list of structs, allows one struct in place of the list.
-//   - alone lists the words that are allowed in place of all keys of the struct. The field is a
+//   - single, on a list of structs, allows one struct instead of the list.
+//   - from, on a map of structs, names a sibling key: the values that the file sets there are the defaults
+//     of each entry of the map, key by key.
+//   - first: the key is read before its siblings, regardless of its position in the file.
+//   - like is an example of the value, for errors about a value of the wrong shape.
+//   - alone lists the words that are allowed instead of all keys of the struct. The field is a
 //     string, which is set to the word, or a bool, which is set to true.
 package decode
 
@@ -37,14 +41,17 @@ func Document(s *problems.Source, into any, skip func(path string) bool) {
 	(&decoder{s, skip, nil}).readInto(into)
 }
 
-// Over reads the only document of a source over a complete struct: what the document does not have
-// keeps its value, also in an entry of a map. refuse returns why the key at a path must not be
-// set; "" if it may be. skip is that of Document.
+// Over reads the only document of a source over a complete struct: values that are not in the document
+// are kept, also in an entry of a map. refuse returns why the key at a path must not be
+// set; "" if it may be. skip is the same as for Document.
 func Over(s *problems.Source, into any, skip func(path string) bool, refuse func(path string) string) {
 	(&decoder{s, skip, refuse}).readInto(into)
 }
 
 func (d *decoder) readInto(into any) {
+	if d.Inherited == nil {
+		d.Inherited = make(map[string]string)
+	}
 	if body := d.parseBody(d.Text()); body != nil {
 		d.decodeNode(body, reflect.ValueOf(into).Elem(), "", Field{})
 	}
@@ -176,7 +183,7 @@ func (d *decoder) decodeNode(n ast.Node, v reflect.Value, path string, f Field) 
 	case v.Kind() == reflect.Slice && f.single && n.Type() != ast.SequenceType:
 		one := reflect.MakeSlice(v.Type(), 1, 1)
 		setDefaults(one.Index(0))
-		d.decodeNode(n, one.Index(0), path, Field{})
+		d.decodeNode(n, one.Index(0), path, Field{like: f.like})
 		v.Set(one)
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
 		d.decodeStructs(n, v, path)
@@ -188,38 +195,40 @@ func (d *decoder) decodeNode(n ast.Node, v reflect.Value, path string, f Field) 
 		d.decodeNode(n, fresh.Elem(), path, f)
 		v.Set(fresh)
 	case v.Kind() == reflect.Struct:
-		d.decodeStruct(n, v, path)
+		d.decodeStruct(n, v, path, f)
 	case v.Kind() == reflect.Map:
-		d.decodeMap(n, v, path)
+		d.decodeMap(n, v, path, f)
 	case v.Type() == reflect.TypeFor[values.Strings]():
 		d.decodeStrings(n, v, path)
 	case v.Type() == reflect.TypeFor[values.Ports]():
 		d.decodePorts(n, v, path)
+	case v.Type() == reflect.TypeFor[values.EnvFiles]():
+		d.decodeEnvFiles(n, v, path)
 	default:
 		d.decodeScalar(n, v, path, f)
 	}
 }
 
 // pairsOf returns a mapping's entries; false if the node is not a mapping.
-func (d *decoder) pairsOf(n ast.Node, path string) ([]*ast.MappingValueNode, bool) {
+func (d *decoder) pairsOf(n ast.Node, path string, f Field) ([]*ast.MappingValueNode, bool) {
 	switch m := n.(type) {
 	case *ast.MappingNode:
 		return m.Values, true
 	case *ast.MappingValueNode:
 		return []*ast.MappingValueNode{m}, true
 	}
-	d.Report(d.positionOf(n), "%s must have keys below it, as in `key: value`", pathName(path))
+	d.Report(d.positionOf(n), "%s must have keys below it; write %s", pathName(path), exampleOf(path, f))
 	return nil, false
 }
 
-func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string) {
-	pairs, ok := d.pairsOf(n, path)
+func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string, of Field) {
+	pairs, ok := d.pairsOf(n, path, of)
 	if !ok {
 		return
 	}
 	fields := Fields(v.Type())
 	seen := make(map[string]bool)
-	for _, pair := range pairs {
+	for _, pair := range inOrder(pairs, fields) {
 		key := pair.Key.GetToken().Value
 		i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == key })
 		if i < 0 {
@@ -227,12 +236,14 @@ func (d *decoder) decodeStruct(n ast.Node, v reflect.Value, path string) {
 			continue
 		}
 		f := fields[i]
+		f.template = siblingOf(v, fields, f)
 		seen[key] = true
 		if d.isSkipped(joinPath(path, key)) || d.isRefused(pair.Key, joinPath(path, key)) {
 			continue
 		}
 		d.decodeNode(pair.Value, v.Field(f.Index), joinPath(path, key), f)
 	}
+	d.inheritRest(v, fields, path)
 	d.reportMissing(v, seen, path, d.positionOf(n))
 }
 
@@ -249,8 +260,12 @@ func (d *decoder) reportMissing(v reflect.Value, seen map[string]bool, path stri
 	}
 }
 
-func (d *decoder) decodeMap(n ast.Node, v reflect.Value, path string) {
-	pairs, ok := d.pairsOf(n, path)
+func (d *decoder) decodeMap(n ast.Node, v reflect.Value, path string, f Field) {
+	whole := f
+	if whole.like = ""; f.like != "" {
+		whole.like = "{NAME: " + f.like + "}"
+	}
+	pairs, ok := d.pairsOf(n, path, whole)
 	if !ok {
 		return
 	}
@@ -276,7 +291,10 @@ func (d *decoder) decodeMap(n ast.Node, v reflect.Value, path string) {
 		} else {
 			setDefaults(entry)
 		}
-		d.decodeNode(pair.Value, entry, joinPath(path, key), Field{required: true})
+		if f.template.IsValid() {
+			d.inherit(entry, f.template, f.from, joinPath(path, key))
+		}
+		d.decodeNode(pair.Value, entry, joinPath(path, key), Field{required: true, like: f.like})
 		v.SetMapIndex(reflect.ValueOf(key), entry)
 	}
 }
@@ -322,7 +340,7 @@ func (d *decoder) decodePorts(n ast.Node, v reflect.Value, path string) {
 func (d *decoder) decodeStructs(n ast.Node, v reflect.Value, path string) {
 	sequence, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.Report(d.positionOf(n), "%s must be a list", pathName(path))
+		d.Report(d.positionOf(n), "%s must be a list; write one item per line, each after a dash, or [...]", pathName(path))
 		return
 	}
 	out := reflect.MakeSlice(v.Type(), len(sequence.Values), len(sequence.Values))
@@ -333,7 +351,7 @@ func (d *decoder) decodeStructs(n ast.Node, v reflect.Value, path string) {
 	v.Set(out)
 }
 
-// decodeAlone reads a value in place of a struct's keys; it returns false if the struct allows
+// decodeAlone reads a value instead of a struct's keys; it returns false if the struct allows
 // none.
 func (d *decoder) decodeAlone(n ast.Node, v reflect.Value, path string) bool {
 	text, _, isScalar := scalarText(n)
@@ -360,7 +378,7 @@ func (d *decoder) decodeScalar(n ast.Node, v reflect.Value, path string, f Field
 	at := d.positionOf(n)
 	raw, isText, ok := scalarText(n)
 	if !ok {
-		d.Report(at, "%s must be one value, not a list or keys", pathName(path))
+		d.Report(at, "%s must be one value, not a list or keys; write %s", pathName(path), scalarExample(path, f))
 		return
 	}
 	if v.Type() == reflect.TypeFor[values.Secret]() && raw != "" {
@@ -368,7 +386,8 @@ func (d *decoder) decodeScalar(n ast.Node, v reflect.Value, path string, f Field
 	}
 	text, err := values.Expand(raw, func(name string) (string, bool) {
 		d.Variables[name] = true
-		return d.Env(name)
+		d.Reads[path] = append(d.Reads[path], name)
+		return d.Lookup(name)
 	})
 	if err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
@@ -407,7 +426,7 @@ func (d *decoder) decodeScalar(n ast.Node, v reflect.Value, path string, f Field
 	}
 }
 
-// scalarText returns a value as it is written, and whether it is a string.
+// scalarText returns a value as written, and whether it is a string.
 func scalarText(n ast.Node) (text string, isText, ok bool) {
 	switch node := n.(type) {
 	case *ast.StringNode:

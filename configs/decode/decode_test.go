@@ -74,7 +74,7 @@ func TestDocument(t *testing.T) {
 	}
 	a := got.Steps["a"]
 	if got.Room.Profile != "strict" || got.Scale != (scale{1, 1, true}) || len(got.After) != 1 || *got.After[0].X != 1 {
-		t.Errorf("values in place of structs: %+v", got)
+		t.Errorf("values instead of structs: %+v", got)
 	}
 	if len(a.Run) != 1 || a.Size != 1<<20 || a.Timeout.String() != "5s" || a.Times != 0 || !a.Ports.Any() {
 		t.Errorf("values and defaults: %+v", a)
@@ -82,7 +82,7 @@ func TestDocument(t *testing.T) {
 }
 
 func TestSchema(t *testing.T) {
-	text, err := Schema("job", new(job))
+	text, err := Schema("job", new(job), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +93,9 @@ func TestSchema(t *testing.T) {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the schema lacks %s", want)
 		}
+	}
+	if text, err := Schema("job", new(job), false); err != nil || strings.Contains(string(text), `"required"`) {
+		t.Errorf("%v: %s", err, text)
 	}
 }
 

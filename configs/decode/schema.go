@@ -12,9 +12,9 @@ import (
 	"github.com/drover-run/drover/configs/values"
 )
 
-// Schema returns the JSON Schema (2020-12) of a struct. In place of a number it also allows a text
-// with ${NAME}. of points to a struct.
-func Schema(title string, of any) ([]byte, error) {
+// Schema returns the JSON Schema (2020-12) of a struct. Instead of a number it also allows a text
+// with ${NAME}. Without complete, no key is required. of points to a struct.
+func Schema(title string, of any, complete bool) ([]byte, error) {
 	reflector := &jsonschema.Reflector{
 		FieldNameTag:   "yaml",
 		DoNotReference: true,
@@ -26,7 +26,7 @@ func Schema(title string, of any) ([]byte, error) {
 	}
 	schema := reflector.Reflect(of)
 	schema.Title = title
-	addTags(schema, reflect.TypeOf(of).Elem())
+	addTags(schema, reflect.TypeOf(of).Elem(), complete)
 	out, err := json.MarshalIndent(schema, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("writing the schema: %w", err)
@@ -48,12 +48,14 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 		return text(`^[0-9]+(\.[0-9]+)? ?(B|kB|MB|GB|KiB|MiB|GiB)$|` + referencePattern)
 	case reflect.TypeFor[values.Secret]():
 		return &jsonschema.Schema{Type: "string"}
-	case reflect.TypeFor[values.Strings]():
+	case reflect.TypeFor[values.Strings](), reflect.TypeFor[values.EnvFiles]():
 		one := &jsonschema.Schema{Type: "string"}
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, {Type: "array", Items: one}}}
 	case reflect.TypeFor[values.Ports]():
 		one := &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "1", Maximum: "65535"}, text(referencePattern)}}
 		return &jsonschema.Schema{OneOf: append([]*jsonschema.Schema{text("^any$")}, append(one.OneOf[:2:2], &jsonschema.Schema{Type: "array", Items: one})...)}
+	case reflect.TypeFor[values.Spare]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0", Maximum: "1"}, text("^auto$|" + referencePattern)}}
 	case reflect.TypeFor[values.Prefetch]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, text("^auto$|" + referencePattern)}}
 	}
@@ -61,7 +63,7 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 }
 
 // addTags adds the information of the tags to the schema of a struct.
-func addTags(s *jsonschema.Schema, t reflect.Type) {
+func addTags(s *jsonschema.Schema, t reflect.Type, complete bool) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name := f.Tag.Get("yaml")
@@ -70,7 +72,7 @@ func addTags(s *jsonschema.Schema, t reflect.Type) {
 			continue
 		}
 		property.Description = f.Tag.Get("desc")
-		if f.Tag.Get("required") == "true" {
+		if complete && f.Tag.Get("required") == "true" {
 			s.Required = append(s.Required, name)
 		}
 		inner := f.Type
@@ -79,7 +81,7 @@ func addTags(s *jsonschema.Schema, t reflect.Type) {
 		}
 		switch inner.Kind() {
 		case reflect.Struct:
-			addTags(property, inner)
+			addTags(property, inner, complete)
 			if _, words := aloneField(inner); words != nil {
 				keys, word := *property, &jsonschema.Schema{Type: "string"}
 				keys.Description = ""
@@ -90,7 +92,7 @@ func addTags(s *jsonschema.Schema, t reflect.Type) {
 			}
 		case reflect.Slice:
 			if inner.Elem().Kind() == reflect.Struct {
-				addTags(property.Items, inner.Elem())
+				addTags(property.Items, inner.Elem(), complete)
 				if f.Tag.Get("single") == "true" {
 					least := uint64(1)
 					s.Properties.Set(name, &jsonschema.Schema{
@@ -103,7 +105,7 @@ func addTags(s *jsonschema.Schema, t reflect.Type) {
 			}
 		case reflect.Map:
 			if inner.Elem().Kind() == reflect.Struct {
-				addTags(property.AdditionalProperties, inner.Elem())
+				addTags(property.AdditionalProperties, inner.Elem(), complete)
 			}
 		default:
 			s.Properties.Set(name, withBounds(property, f.Tag, inner))
@@ -137,6 +139,9 @@ func withBounds(s *jsonschema.Schema, tag reflect.StructTag, t reflect.Type) *js
 		}
 	}
 	if !isNumber {
+		if low, high := tag.Get("min"), tag.Get("max"); low != "" || high != "" { // of durations and sizes, for the reference
+			s.Extras = map[string]any{"x-minimum": low, "x-maximum": high}
+		}
 		return s
 	}
 	s.Minimum, s.Maximum = json.Number(tag.Get("min")), json.Number(tag.Get("max"))

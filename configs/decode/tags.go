@@ -19,6 +19,11 @@ type Field struct {
 
 	enum, min, max   string
 	required, single bool
+	from             string // the sibling key with the defaults of a map's entries
+	first            bool   // it is read before its siblings
+	like             string // an example of the value
+
+	template reflect.Value // of the entries of a map, while it is read
 }
 
 // Fields returns the keys of a struct.
@@ -37,6 +42,7 @@ func fieldOf(of reflect.StructField, index int) Field {
 		Name: tag.Get("yaml"), Default: tag.Get("default"), Zero: tag.Get("zero"), Index: index,
 		enum: tag.Get("enum"), min: tag.Get("min"), max: tag.Get("max"),
 		required: tag.Get("required") == "true", single: tag.Get("single") == "true",
+		from: tag.Get("from"), first: tag.Get("first") == "true", like: tag.Get("like"),
 	}
 }
 
@@ -89,6 +95,8 @@ func setScalar(v reflect.Value, text string) error {
 		out, err = values.ParseDuration(text)
 	case values.Size:
 		out, err = values.ParseSize(text)
+	case values.Spare:
+		out, err = values.ParseSpare(text)
 	case values.Prefetch:
 		out, err = values.ParsePrefetch(text)
 	default:

@@ -92,7 +92,7 @@ func TestSetNumbersThatHaveNoPlace(t *testing.T) {
 			"functions.f.handler.python.processes is ${N}, which is not a number in the file: set it to 2 at its origin"},
 		"another app":  {"other", "functions:\n  f: {trigger: {nats: {}}, handler: {python: {path: ./app}}}\n", "it has no place for the numbers of app other"},
 		"a Go handler": {"app", "functions:\n  f: {trigger: {nats: {}}, handler: {go: f}}\n", "no place"},
-		"what is no threads' language": {"app", "functions:\n  f: {trigger: {nats: {}}, handler: {node: {path: ./app}}}\n",
+		"a language without threads": {"app", "functions:\n  f: {trigger: {nats: {}}, handler: {node: {path: ./app}}}\n",
 			"the configuration with these numbers would be invalid"},
 		"a wrong file": {"app", "functions: [", "YAML"},
 	} {

@@ -106,7 +106,7 @@ var alternatives = []alternative{
 	{"blob", "read and write blobs with azure-storage-blob in the function"},
 	{"eventGridTrigger", byEventGrid},
 	{"eventGrid", "publish events with azure-eventgrid in the function"},
-	{"eventHubTrigger", "receive events with azure-eventhub in a program of its own, which puts them into a queue; or use a Service Bus queue"},
+	{"eventHubTrigger", "receive events with azure-eventhub in a separate program, which puts them into a queue; or use a Service Bus queue"},
 	{"eventHub", "send events with azure-eventhub in the function"},
 	{"cosmosDBTrigger", "read the change feed with azure-cosmos in a function with a timer"},
 	{"cosmosDB", "read and write documents with azure-cosmos in the function"},

@@ -14,14 +14,18 @@ type found struct {
 	from string
 }
 
-// service is what a connection must be for.
+// service is the service that a connection must be for.
 type service struct {
-	name  string // for people
+	name  string // for messages
 	usual string // the setting of a binding without a connection
 	// identity are the settings, behind __, any of which stands for a connection string.
 	identity []string
 	// refuse returns why a connection string is not one of the service; "" if it is.
 	refuse func(c configs.Connection) string
+	// read reads a setting that is not a connection string; nil if it is one.
+	read func(text string) (configs.Connection, error)
+	// more are further settings, behind __, of a connection.
+	more map[string]func(c *configs.Connection, value string)
 	// use sets the value of one of the settings of identity.
 	use func(c *configs.Connection, key, value string) error
 	// fits reports whether a connection is to the service.
@@ -29,7 +33,7 @@ type service struct {
 }
 
 // findConnection returns the connection that a binding names: by the setting AzureWebJobsNAME or NAME,
-// or by those of an identity. The error says which settings are missing.
+// or by those of an identity. The error lists the missing settings.
 func (s Settings) findConnection(name string, of *service) (found, error) {
 	if name == "" {
 		name = of.usual
@@ -44,6 +48,7 @@ func (s Settings) findConnection(name string, of *service) (found, error) {
 			if err != nil {
 				return found{}, fmt.Errorf("%s (%s) %w", setting, from, err)
 			}
+			s.addMore(&c, setting, of)
 			return found{c, setting + ", " + from}, nil
 		}
 		c, from, err := s.byIdentity(setting, of)
@@ -54,11 +59,32 @@ func (s Settings) findConnection(name string, of *service) (found, error) {
 	return found{}, fmt.Errorf("no setting %s (nor %s__%s, for an identity) in the environment or in the Values of %s", name, name, of.identity[0], settingsFile)
 }
 
+// addMore adds the further settings of a connection.
+func (s Settings) addMore(c *configs.Connection, setting string, of *service) {
+	for key, set := range of.more {
+		if value := s.part(setting, key); value != "" {
+			set(c, value)
+		}
+	}
+}
+
+// part returns a setting whose name has a key behind __; "" if it is missing.
+func (s Settings) part(setting, key string) string {
+	text, _, _ := s.Lookup(setting + "__" + key)
+	if text == "" {
+		text, _, _ = s.Lookup(setting + ":" + key)
+	}
+	return strings.TrimSpace(text)
+}
+
 // fromString checks that a connection string is one of the service.
 func fromString(text string, of *service) (configs.Connection, error) {
 	c := configs.Connection{ConnectionString: configs.Secret(text)}
 	if strings.HasPrefix(text, "@Microsoft.KeyVault(") {
 		return c, fmt.Errorf("refers to Key Vault, which only the platform resolves; set the secret's value, or use an identity: NAME__%s", of.identity[0])
+	}
+	if of.read != nil {
+		return of.read(text)
 	}
 	if why := of.refuse(c); why != "" {
 		return c, errors.New(why)
@@ -69,26 +95,26 @@ func fromString(text string, of *service) (configs.Connection, error) {
 // byIdentity returns a connection that has no connection string. from is empty if no setting defines
 // one.
 func (s Settings) byIdentity(setting string, of *service) (c configs.Connection, from string, err error) {
-	value := func(key string) string {
-		text, _, _ := s.Lookup(setting + "__" + key)
-		if text == "" {
-			text, _, _ = s.Lookup(setting + ":" + key)
-		}
-		return strings.TrimSpace(text)
-	}
+	value := func(key string) string { return s.part(setting, key) }
 	for _, key := range of.identity {
 		text := value(key)
 		if text == "" {
 			continue
 		}
 		from = setting + "__" + key
-		if err := of.use(&c, key, text); err != nil {
+		if err := of.use(&c, key, text); err != nil && of.read != nil {
+			return c, from, fmt.Errorf("%s %w", from, err) // without the value: it may contain a secret
+		} else if err != nil {
 			return c, from, fmt.Errorf("%s is %q: %w", from, text, err)
 		}
 		break
 	}
 	if from == "" {
 		return c, "", nil
+	}
+	if of.read != nil {
+		s.addMore(&c, setting, of)
+		return c, from, nil
 	}
 	for _, secret := range []string{"clientSecret", "managedIdentityResourceId", "managedIdentityObjectId"} {
 		if value(secret) != "" {

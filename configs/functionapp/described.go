@@ -31,8 +31,8 @@ type Described struct {
 }
 
 // readDescribed reads the functions of model v1, and returns their problems. A function with a
-// problem is left out.
-func readDescribed(dir string, s Settings) (out []Described, errs configs.Errors) {
+// problem is left out. Those of a custom handler have no file of Python.
+func readDescribed(dir string, s Settings, custom bool) (out []Described, errs configs.Errors) {
 	files, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*", functionFile))
 	if err != nil {
 		return nil, configs.Errors{{File: dir, Message: err.Error()}}
@@ -50,7 +50,7 @@ func readDescribed(dir string, s Settings) (out []Described, errs configs.Errors
 		if text, _ := scalar(excluded); strings.EqualFold(text, "true") {
 			continue
 		}
-		one.read(d, dir, s)
+		one.read(d, dir, s, custom)
 		if found := errorsOf(d); len(found) > 0 {
 			errs = append(errs, found...)
 			continue
@@ -64,15 +64,18 @@ func escapeGlob(path string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
-func (f *Described) read(d *document, dir string, s Settings) {
+func (f *Described) read(d *document, dir string, s Settings, custom bool) {
 	if len(d.Problems) > 0 {
 		return
 	}
-	f.Entry = d.textOf(d.root, "entryPoint")
-	if f.Entry == "" {
-		f.Entry = "main"
+	if custom {
+		f.Script = d.Name
+	} else {
+		if f.Entry = d.textOf(d.root, "entryPoint"); f.Entry == "" {
+			f.Entry = "main"
+		}
+		f.readScript(d, dir)
 	}
-	f.readScript(d, dir)
 	if retry, found := child(d.root, "retry"); found {
 		f.retry = standard(retry)
 	}

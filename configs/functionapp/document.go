@@ -118,7 +118,7 @@ func scalar(v hujson.Value) (text string, ok bool) {
 	return string(literal), true
 }
 
-// text returns a string member; "" if it is missing. It reports a member that is no string.
+// text returns a string member; "" if it is missing. It reports a member that is not a string.
 func (d *document) textOf(v hujson.Value, name string) string {
 	value, found := child(v, name)
 	if !found {
@@ -150,7 +150,7 @@ type setting struct {
 	at   problems.Position
 }
 
-// dotted returns the path for people.
+// dotted returns the path with dots.
 func (s setting) dotted() string { return strings.ReplaceAll(s.name, ":", ".") }
 
 // flatten adds the single values of a document, as .NET does: an element of a list has its index as

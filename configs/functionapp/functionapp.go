@@ -17,10 +17,13 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/configs/decode"
+	"github.com/drover-run/drover/configs/functionapp/custom"
+	"github.com/drover-run/drover/configs/posting"
 	"github.com/drover-run/drover/configs/problems"
+	"github.com/drover-run/drover/configs/readfile"
 )
 
-// App is what the files of a function app define.
+// App has the contents of a function app's files.
 type App struct {
 	// Name is the directory as the user wrote it, and Dir its absolute path.
 	Name, Dir string
@@ -31,10 +34,11 @@ type App struct {
 	host      host
 	described []Described // of model v1
 	warnings  []string
+	shared    bool           // other machines run the app, too
 	errs      configs.Errors // of single functions
 }
 
-// Request is what the app's interpreter is asked for, as JSON.
+// Request is the request to the app's interpreter, as JSON.
 type Request struct {
 	Dir       string      `json:"dir"`
 	Script    string      `json:"script,omitempty"`
@@ -83,19 +87,29 @@ type Wrong struct {
 const besideFile = "drover.yaml"
 
 // Find returns the directory of the function app that a path names: a directory with a host.json,
-// or the drover.yaml beside one. A host.json with a custom handler and a drover.yaml is no function
-// app: that drover.yaml is a whole configuration, which posts to the handler.
+// or the drover.yaml beside one. A drover.yaml with triggers beside a host.json with a custom handler
+// is a whole configuration, which posts to a handler that the user starts.
 func Find(path string) (dir string, found bool) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return path, isFile(filepath.Join(path, hostFile))
-	}
-	dir = filepath.Dir(path)
-	if filepath.Base(path) != besideFile || !isFile(filepath.Join(dir, hostFile)) {
+		dir = path
+	} else if dir = filepath.Dir(path); filepath.Base(path) != besideFile {
 		return "", false
 	}
+	if !isFile(filepath.Join(dir, hostFile)) {
+		return dir, false
+	}
 	d, _ := readDocument(dir, hostFile)
-	_, custom := child(d.root, "customHandler")
-	return dir, !custom || !isFile(path)
+	_, isCustom := child(d.root, custom.Section)
+	return dir, !isCustom || !isWhole(filepath.Join(dir, besideFile))
+}
+
+// wholeForm matches a drover.yaml whose functions have triggers and handlers of their own.
+var wholeForm = regexp.MustCompile(`(?m)(^\s+|[{,]\s*)(trigger|handler)\s*:`)
+
+// isWhole reports whether a drover.yaml beside host.json is a whole configuration.
+func isWhole(path string) bool {
+	text, err := readfile.Plain(path)
+	return err == nil && wholeForm.Match(text)
 }
 
 func isFile(path string) bool {
@@ -125,7 +139,9 @@ func Read(dir string, env configs.Env, environ []string) (*App, error) {
 	a.Settings, errs = readSettings(full, env)
 	a.host, a.warnings, more = readHost(full, a.Settings, environ)
 	errs = append(errs, more...)
-	if language, from, found := a.Settings.Lookup(runtimeSetting); found && !strings.EqualFold(language, "python") {
+	if a.host.isCustom() {
+		errs = append(errs, checkCustom(a.host)...)
+	} else if language, from, found := a.Settings.Lookup(runtimeSetting); found && !strings.EqualFold(language, "python") {
 		errs = append(errs, configs.Problem{File: from, Message: otherLanguage(language)})
 	}
 	if len(errs) == 0 {
@@ -138,22 +154,28 @@ func Read(dir string, env configs.Env, environ []string) (*App, error) {
 }
 
 func otherLanguage(language string) string {
-	text := fmt.Sprintf("%s is %s; drover runs function apps in Python only", runtimeSetting, language)
 	if strings.EqualFold(language, "custom") {
-		text += ". It posts messages to a custom handler that runs already, with handler: {http: {format: azure}} in a drover.yaml (docs/http.md)"
+		return fmt.Sprintf("%s is custom, but %s has no %s.description.defaultExecutablePath, the program of the custom handler", runtimeSetting, hostFile, custom.Section)
 	}
-	return text
+	return fmt.Sprintf("%s is %s; drover runs function apps in Python, and custom handlers in any language", runtimeSetting, language)
 }
 
 // findFunctions finds out which model the app has, and reads the functions of model v1.
 func (a *App) findFunctions() configs.Errors {
+	if a.host.isCustom() {
+		a.described, a.errs = readDescribed(a.Dir, a.Settings, true)
+		if len(a.described)+len(a.errs) == 0 {
+			return configs.Errors{{Message: fmt.Sprintf("0 functions: the directory has a %s with a custom handler, but no folder with a %s", hostFile, functionFile)}}
+		}
+		return nil
+	}
 	script, from, given := a.Settings.Lookup(scriptSetting)
 	if !given || script == "" {
 		script = usualScript
 	} else if !scriptForm.MatchString(script) {
 		return configs.Errors{{File: from, Message: fmt.Sprintf("%s is %q, which is not the name of a Python file in the app's directory; write shop_app.py, for example", scriptSetting, script)}}
 	}
-	described, errs := readDescribed(a.Dir, a.Settings)
+	described, errs := readDescribed(a.Dir, a.Settings, false)
 	if isFile(filepath.Join(a.Dir, script)) {
 		a.Script = script
 		for _, one := range described {
@@ -171,9 +193,12 @@ func (a *App) findFunctions() configs.Errors {
 	return nil
 }
 
-// Request returns what to ask the app's interpreter for. Disabled functions are not imported. ok is
-// false if there is nothing to ask.
+// Request returns the request to the app's interpreter. Disabled functions are not imported. ok is
+// false if there is nothing to request.
 func (a *App) Request() (r Request, ok bool) {
+	if a.host.isCustom() {
+		return Request{}, false
+	}
 	r = Request{Dir: a.Dir, Script: a.Script}
 	for _, one := range a.described {
 		if a.disabled(one.Name, one.disabled) == "" {
@@ -195,7 +220,7 @@ func withDefaults[T any]() (out T) {
 // workers returns the app's settings before a drover.yaml.
 func (a *App) workers() configs.App {
 	app := withDefaults[configs.App]()
-	app.Path = a.Dir
+	app.Path, app.Server = a.Dir, a.server()
 	app.Environment.Set = a.workerVariables()
 	return app
 }
@@ -260,4 +285,29 @@ func (a *App) problemAt(file string, line int, format string, args ...any) confi
 	s.Report(problems.Position{Line: line, Column: column}, format, args...)
 	_ = s.Err() // it adds the line to the problem
 	return s.Problems[0]
+}
+
+// server returns the program of the custom handler; nil if the app has none.
+func (a *App) server() *posting.Server {
+	if !a.host.isCustom() {
+		return nil
+	}
+	return custom.Server(custom.Files{
+		Dir: a.Dir, IsFile: isFile,
+		Lookup: func(dotted string) (text, from string, found bool) {
+			s, found := a.host.lookup(dotted)
+			return s.text, s.from, found
+		},
+		Expand: a.Settings.expand,
+	})
+}
+
+// customIndex returns the index of an app whose code drover does not read.
+func (a *App) customIndex() (index Index) {
+	for _, one := range a.described {
+		if a.disabled(one.Name, one.disabled) == "" {
+			index.Functions = append(index.Functions, Indexed{Name: one.Name, File: one.Name + "/" + functionFile, Bindings: one.Bindings})
+		}
+	}
+	return index
 }

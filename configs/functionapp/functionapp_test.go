@@ -80,7 +80,7 @@ func translated(t *testing.T, files, functions map[string]string, variables ...s
 	return read(t, all, variables...).Translate(indexed(functions))
 }
 
-// Files that are wrong are reported with their places.
+// Invalid files are reported with the place of the mistake.
 func TestFilesThatAreWrong(t *testing.T) {
 	t.Parallel()
 	app := map[string]string{"function_app.py": ""}
@@ -112,8 +112,11 @@ func TestFilesThatAreWrong(t *testing.T) {
 		{"settings that are no text", map[string]string{"local.settings.json": `{"Values": {"A": {"B": "SECRET"}}}`}, nil, "local.settings.json:1:18: Values.A must be a string; write JSON in quotes"},
 		{"a list of settings", map[string]string{"local.settings.json": `{"Values": []}`}, nil, "Values must be an object"},
 		{"a syntax error beside a secret", map[string]string{"local.settings.json": "{\"Values\": {\"A\": \"SECRET\"\n\"B\": 1}}"}, nil, "local.settings.json:2:1: invalid JSON"},
-		{"another language", map[string]string{"local.settings.json": `{"Values": {"FUNCTIONS_WORKER_RUNTIME": "node"}}`}, nil, "FUNCTIONS_WORKER_RUNTIME is node; drover runs function apps in Python only"},
-		{"a custom handler", nil, []string{"FUNCTIONS_WORKER_RUNTIME=custom"}, "handler: {http: {format: azure}}"},
+		{"another language", map[string]string{"local.settings.json": `{"Values": {"FUNCTIONS_WORKER_RUNTIME": "node"}}`}, nil, "FUNCTIONS_WORKER_RUNTIME is node; drover runs function apps in Python, and custom handlers in any language"},
+		{"no custom handler", nil, []string{"FUNCTIONS_WORKER_RUNTIME=custom"}, "FUNCTIONS_WORKER_RUNTIME is custom, but host.json has no customHandler.description.defaultExecutablePath"},
+		{"a custom handler without a program", map[string]string{"host.json": `{"version": "2.0", "customHandler": {"enableForwardingHttpRequest": true}}`}, nil, "customHandler has no description.defaultExecutablePath"},
+		{"a custom handler without functions", map[string]string{"host.json": `{"version": "2.0", "customHandler": {"description": {"defaultExecutablePath": "handler"}}}`}, nil, "0 functions: the directory has a host.json with a custom handler, but no folder with a function.json"},
+		{"a port that is none", map[string]string{"host.json": `{"version": "2.0", "customHandler": {"description": {"defaultExecutablePath": "handler"}, "port": 99999}}`}, nil, "customHandler.port: 99999 is out of bounds: 1 to 65535"},
 		{"no script", nil, []string{"PYTHON_SCRIPT_FILE_NAME=shop.py"}, "PYTHON_SCRIPT_FILE_NAME is shop.py, but there is no such file in"},
 		{"a script elsewhere", nil, []string{"PYTHON_SCRIPT_FILE_NAME=../shop.py"}, `PYTHON_SCRIPT_FILE_NAME is "../shop.py", which is not the name of a Python file in the app's directory`},
 		{"nothing", map[string]string{"function_app.py": "NOT"}, nil, "0 functions: the directory has a host.json, but neither a function_app.py (model v2) nor a folder with a function.json (model v1)"},
@@ -155,7 +158,7 @@ func TestFilesThatAreWrong(t *testing.T) {
 	}
 }
 
-// host.json and local.settings.json as editors write them.
+// host.json and local.settings.json with the syntax that editors allow.
 func TestFilesThatAreUnusual(t *testing.T) {
 	t.Parallel()
 	a := read(t, map[string]string{
@@ -202,27 +205,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-func TestSpans(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]time.Duration{
-		"00:00:30": 30 * time.Second, "1:2:3": time.Hour + 2*time.Minute + 3*time.Second, "00:05": 5 * time.Minute, "2.03:00:00": 51 * time.Hour,
-		"00:00:00.1": 100 * time.Millisecond, "00:00:00.0010000": time.Millisecond, "-00:00:00.0010000": -time.Millisecond, "1": 24 * time.Hour,
-	} {
-		if got, err := parseSpan(text); err != nil || got != want {
-			t.Errorf("%q is %v, %v; want %v", text, got, err, want)
-		}
-	}
-	if got, err := parseSpan(" 00:00:01 "); err != nil || got != time.Second {
-		t.Errorf("spaces: %v, %v", got, err)
-	}
-	for _, text := range []string{"", "5m", "24:00:00", "00:60:00", "00:00:60", "0:0:0:0", "-1", "999999999", "00:00:00.12345678"} {
-		if got, err := parseSpan(text); err == nil {
-			t.Errorf("%q is %v", text, got)
-		}
-	}
-}
-
-// Settings of a connection become one of the configuration.
+// The settings of a connection become a connection of the configuration.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	const bus = "Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=n;SharedAccessKey=k"
@@ -265,7 +248,7 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// Triggers, and what host.json sets for them.
+// Triggers, and their settings in host.json.
 func TestTranslation(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"host.json": `{"version": "2.0", "functionTimeout": "-1", "extensions": {
@@ -360,7 +343,7 @@ func TestDisabledFunctions(t *testing.T) {
 	}
 }
 
-// Each type of binding that drover does not have is named, with what to do instead.
+// Each type of binding that drover does not have is named, with an alternative.
 func TestUnsupportedBindings(t *testing.T) {
 	t.Parallel()
 	for _, known := range slices.Concat(alternatives, alternativePrefixes, []alternative{{"fooTrigger", ""}, {"foo", ""}}) {
@@ -369,10 +352,10 @@ func TestUnsupportedBindings(t *testing.T) {
 			bindings = fmt.Sprintf(`[{"type": %q, "direction": "in", "name": "x", "connection": "Nowhere"}]`, known.kind)
 		}
 		tr := translated(t, nil, map[string]string{"one": bindings, "two": onItems})
-		if len(tr.Errors) > 0 || len(tr.Config.Functions) != 1 || tr.CountUnsupported() != 1 || len(tr.Warnings) != 1 {
-			t.Fatalf("%s: %v, %v", known.kind, tr.Errors, tr.Warnings)
+		if len(tr.Errors) > 0 || len(tr.Config.Functions) != 1 || tr.CountUnsupported() != 1 || len(tr.Config.NotRun) != 1 || len(tr.DescribeUnsupported()) != 1 {
+			t.Fatalf("%s: %v, %v", known.kind, tr.Errors, tr.Config.NotRun)
 		}
-		if w := tr.Warnings[0]; !strings.Contains(w, "function one does not run: drover has no binding "+known.kind+" (x): ") || !strings.HasSuffix(w, known.text) {
+		if w := tr.DescribeUnsupported()[0]; !strings.Contains(w, "function one does not run: drover has no binding "+known.kind+" (x): ") || !strings.HasSuffix(w, known.text) {
 			t.Errorf("%s: %s", known.kind, w)
 		}
 	}
@@ -390,6 +373,8 @@ func TestRetries(t *testing.T) {
 		{"", `{"strategy": "exponential_backoff", "max_retry_count": "5000", "minimum_interval": "00:00:02", "maximum_interval": "2.00:00:00"}`,
 			configs.Retry{MaxAttempts: 1000, Initial: configs.Duration(2 * time.Second), Max: configs.Duration(24 * time.Hour), Mode: "hold", Jitter: 0.2}},
 		{host, "", fixed(1000, 3*time.Second)},
+		{host, "null", fixed(1000, 3*time.Second)}, // as in the index
+		{"", "null", fixed(5, 0)},
 		{host, `{"strategy": "fixedDelay", "maxRetryCount": 2, "delayInterval": "00:00:05"}`, fixed(3, 5*time.Second)},
 	} {
 		files := map[string]string{"function_app.py": "", "local.settings.json": `{"Values": {"AzureWebJobsStorage": "UseDevelopmentStorage=true"}}`}
@@ -405,8 +390,8 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// Each key of host.json that drover does not honor is reported with its use, and a key that it does
-// not have with a suggestion.
+// Each key of host.json that drover ignores is reported with a reason, and an unknown key with a
+// suggestion.
 func TestKeysOfHost(t *testing.T) {
 	t.Parallel()
 	tr := translated(t, map[string]string{"host.json": `{"version": "2.0", "extension": {"queues": {"batchSize": 1}}, "queues": {"batchSize": 1},
@@ -428,18 +413,31 @@ func TestKeysOfHost(t *testing.T) {
 	}
 }
 
-// docs/azure-functions.md has the table of Keys.
-func TestTableOfKeys(t *testing.T) {
+// A function with cardinality many takes batches, within the bounds of host.json.
+func TestCardinalityMany(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../docs/azure-functions.md")
-	if err != nil {
-		t.Fatal(err)
+	many := map[string]string{"collect": `[{"type": "serviceBusTrigger", "direction": "IN", "name": "all", "queueName": "readings", "connection": "Bus", "cardinality": "MANY"}]`}
+	const bus = "Bus=Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=b"
+	for _, test := range []struct {
+		host string
+		want configs.Batch
+	}{
+		{`{}`, configs.Batch{Size: 1000}},
+		{`{"maxMessageBatchSize": 10, "maxBatchWaitTime": "00:00:05", "maxConcurrentCalls": 4}`, configs.Batch{Size: 10}},
+		{`{"minMessageBatchSize": 20}`, configs.Batch{Size: 1000, Min: 20, Window: configs.Duration(30 * time.Second)}},
+		{`{"maxMessageBatchSize": 10, "minMessageBatchSize": 20, "maxBatchWaitTime": "00:00:05"}`, configs.Batch{Size: 10, Min: 10, Window: configs.Duration(5 * time.Second)}},
+	} {
+		tr := translated(t, map[string]string{"host.json": `{"version": "2.0", "extensions": {"serviceBus": ` + test.host + `}}`}, many, bus)
+		f := tr.Config.Functions["collect"]
+		if f.Batch != test.want || f.Concurrency != 0 {
+			t.Errorf("%s: %+v, concurrency %d; want %+v", test.host, f.Batch, f.Concurrency, test.want)
+		}
+		if err := tr.Complete("", nil); err != nil {
+			t.Errorf("%s: %v", test.host, err)
+		}
 	}
-	var table strings.Builder
-	for _, k := range Keys() {
-		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", k.Name, k.Use, k.How)
-	}
-	if !strings.Contains(string(text), table.String()) {
-		t.Errorf("the page lacks this table:\n%s", table.String())
+	one := map[string]string{"take": strings.Replace(many["collect"], "MANY", "ONE", 1)}
+	if f := translated(t, nil, one, bus).Config.Functions["take"]; f.Batch != (configs.Batch{}) {
+		t.Errorf("cardinality one: %+v", f.Batch)
 	}
 }

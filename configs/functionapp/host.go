@@ -1,6 +1,7 @@
 package functionapp
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"strconv"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/functionapp/custom"
+	"github.com/drover-run/drover/configs/functionapp/hostkeys"
 )
 
 // hostFile is what makes a directory a function app.
@@ -61,16 +64,14 @@ func readHost(dir string, s Settings, environ []string) (h host, warnings []stri
 	}
 	slices.SortFunc(h.settings, func(a, b setting) int { return strings.Compare(a.name, b.name) })
 	for _, one := range h.settings {
-		key, found := find(one.name)
-		switch {
-		case !found:
-			warnings = append(warnings, one.from+": "+unknown(one.name))
-		case key.form != nil:
-			if err := key.form(one.text); err != nil && one.at.Line > 0 {
-				d.Report(one.at, "%s: %v", one.dotted(), err)
-			} else if err != nil {
-				errs = append(errs, configs.Problem{File: one.from, Message: err.Error()})
-			}
+		key, found := hostkeys.FindKey(one.name)
+		if !found {
+			warnings = append(warnings, one.from+": "+hostkeys.DescribeUnknown(one.name))
+		}
+		if err := key.CheckValue(one.text); err != nil && one.at.Line > 0 {
+			d.Report(one.at, "%s: %v", one.dotted(), err)
+		} else if err != nil {
+			errs = append(errs, configs.Problem{File: one.from, Message: err.Error()})
 		}
 	}
 	return h, warnings, append(errorsOf(d), errs...)
@@ -89,7 +90,7 @@ func (h host) number(dotted string, def int) (n int, given bool) {
 // span returns a time span; readHost has checked it.
 func (h host) span(dotted string, def time.Duration) time.Duration {
 	if s, found := h.lookup(dotted); found {
-		d, _ := parseSpan(s.text)
+		d, _ := hostkeys.ParseSpan(s.text)
 		return d
 	}
 	return def
@@ -122,13 +123,30 @@ func (h host) timeout() time.Duration {
 	return min(h.span("functionTimeout", usual), longest)
 }
 
-// level returns the level of the log; "" if host.json does not say.
+// level returns the level of the log; "" if host.json does not set it.
 func (h host) level() string {
 	s, found := h.lookup("logging.logLevel.default")
 	if !found {
 		return ""
 	}
-	switch strings.ToLower(s.text) {
+	return levelOf(s.text)
+}
+
+// functionLevel returns the level of the log of a function; auto if host.json does not set it.
+func (h host) functionLevel(name string) string {
+	for _, category := range []string{"Function." + name + ".User", "Function." + name, "Function"} {
+		for _, s := range h.settings {
+			if strings.EqualFold(s.name, "logging:logLevel:"+category) {
+				return levelOf(s.text)
+			}
+		}
+	}
+	return "auto"
+}
+
+// levelOf returns drover's name of a level.
+func levelOf(text string) string {
+	switch strings.ToLower(text) {
 	case "trace", "debug":
 		return "debug"
 	case "information":
@@ -147,4 +165,26 @@ func (h host) only() (names []string) {
 		}
 	}
 	return names
+}
+
+// isCustom reports whether the functions are in a custom handler.
+func (h host) isCustom() bool {
+	return slices.ContainsFunc(h.settings, func(s setting) bool {
+		return strings.HasPrefix(strings.ToLower(s.name), strings.ToLower(custom.Section)+":")
+	})
+}
+
+// checkCustom returns the problem of a custom handler without a program.
+func checkCustom(h host) configs.Errors {
+	if s, found := h.lookup(custom.Program); found && s.text != "" {
+		return nil
+	}
+	return configs.Errors{{File: hostFile, Message: fmt.Sprintf("%s has no description.defaultExecutablePath, the program of the custom handler; write \"%s\": {\"description\": {\"defaultExecutablePath\": \"handler\"}}", custom.Section, custom.Section)}}
+}
+
+// setLevel sets the level of the log.
+func (h host) setLevel(c *configs.Config) {
+	if level := h.level(); level != "" {
+		c.Log.Level = level
+	}
 }

@@ -11,13 +11,8 @@ import (
 // This file translates Service Bus.
 
 var busKinds = []kind{
-	{name: "serviceBusTrigger", translate: (*Translation).serviceBusTrigger},
-	{name: "serviceBus", out: true, describe: func(t *Translation, f *Function, b Binding) string {
-		if b.text("topicName") != "" {
-			return fmt.Sprintf("topic %s of Service Bus on %s", t.name(*f, b, "topicName"), t.connection(*f, b, &serviceBus))
-		}
-		return fmt.Sprintf("queue %s of Service Bus on %s", t.name(*f, b, "queueName"), t.connection(*f, b, &serviceBus))
-	}},
+	{name: "serviceBusTrigger", translate: serviceBusTrigger},
+	{name: "serviceBus", out: true, output: serviceBusOutput},
 }
 
 // serviceBus is the service of namespaces.
@@ -39,7 +34,7 @@ var serviceBus = service{
 // usualDeliveries is the maximum delivery count of an entity, unless it was created with another.
 const usualDeliveries = 10
 
-func (t *Translation) serviceBusTrigger(f *Function, b Binding, to *configs.Function) {
+func serviceBusTrigger(t *Translation, f *Function, b Binding, to *configs.Function) {
 	host := t.app.host
 	own := withDefaults[configs.ServiceBusTrigger]()
 	own.Connection = t.connection(*f, b, &serviceBus)
@@ -55,13 +50,45 @@ func (t *Translation) serviceBusTrigger(f *Function, b Binding, to *configs.Func
 		own.MaxSessions, _ = host.number("extensions.serviceBus.maxConcurrentSessions", 8)
 		own.SessionIdle = configs.Duration(host.span("extensions.serviceBus.sessionIdleTimeout", time.Minute))
 		f.trigger += ", with sessions"
-	} else if n, given := host.number("extensions.serviceBus.maxConcurrentCalls", 0); given && !host.dynamic() {
+	}
+	many := strings.EqualFold(b.text("cardinality"), "many")
+	if n, given := host.number("extensions.serviceBus.maxConcurrentCalls", 0); given && !host.dynamic() && !own.Sessions && !many {
 		to.Concurrency = n
 	}
 	own.MaxLockRenewal = configs.Duration(max(0, host.span("extensions.serviceBus.maxAutoLockRenewalDuration", 0)))
 	to.Trigger.ServiceBus, to.Retry = &own, fixed(usualDeliveries, 0)
-	if strings.EqualFold(b.text("cardinality"), "many") {
-		f.trigger += ", many messages a call"
-		f.leave(b, "drover has no batches: leave cardinality out, and take a single func.ServiceBusMessage")
+	if many {
+		to.Batch = host.busBatch()
+		f.trigger += fmt.Sprintf(", up to %d messages a call", to.Batch.Size)
 	}
+}
+
+// busBatch returns the batches of functions with cardinality many.
+func (h host) busBatch() (b configs.Batch) {
+	b.Size, _ = h.number("extensions.serviceBus.maxMessageBatchSize", 1000)
+	if least, _ := h.number("extensions.serviceBus.minMessageBatchSize", 1); least > 1 {
+		b.Min = min(least, b.Size)
+		b.Window = configs.Duration(h.span("extensions.serviceBus.maxBatchWaitTime", 30*time.Second))
+	}
+	return b
+}
+
+// limitDeliveries lets the entity limit the attempts, as on Azure, unless the function has retries of
+// its own.
+func limitDeliveries(f *configs.Function, ownRetries bool) {
+	if bus := f.Trigger.ServiceBus; bus != nil {
+		bus.Unchecked, bus.CountDeliveries = true, !ownRetries
+	}
+}
+
+// serviceBusOutput returns the output of a binding.
+func serviceBusOutput(t *Translation, f *Function, b Binding) configs.Output {
+	own := withDefaults[configs.ServiceBusOutput]()
+	own.Connection = t.connection(*f, b, &serviceBus)
+	if b.text("topicName") != "" {
+		own.Topic = t.name(*f, b, "topicName")
+	} else {
+		own.Queue = t.name(*f, b, "queueName")
+	}
+	return configs.Output{ServiceBus: &own}
 }

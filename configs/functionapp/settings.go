@@ -9,6 +9,7 @@ import (
 	"github.com/tailscale/hujson"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/functionapp/httphost"
 )
 
 // settingsFile has the settings of an app on a developer's machine.
@@ -86,6 +87,15 @@ func readSettings(dir string, env configs.Env) (Settings, configs.Errors) {
 			return s, errorsOf(d)
 		}
 	}
+	if host, found := child(d.root, "Host"); found {
+		if port, given := child(host, "LocalHttpPort"); given {
+			text, _ := scalar(port)
+			if err := httphost.CheckPort(text); err != nil {
+				d.Report(d.at(port), "Host.LocalHttpPort: %v", err)
+			}
+			s.values[httphost.Port] = text
+		}
+	}
 	if values, found := child(d.root, "Values"); found {
 		if _, isObject := values.Value.(*hujson.Object); !isObject {
 			d.Report(d.at(values), "Values must be an object: { \"NAME\": \"value\" }")
@@ -93,7 +103,7 @@ func readSettings(dir string, env configs.Env) (Settings, configs.Errors) {
 		for _, m := range members(values) {
 			text, ok := scalar(m.value)
 			if literal, isLiteral := m.value.Value.(hujson.Literal); !ok && isLiteral && literal.Kind() == 'n' {
-				continue // null is no value
+				continue // null is not a value
 			}
 			if !ok {
 				d.Report(d.at(m.value), "Values.%s must be a string; write JSON in quotes", m.name)
@@ -105,8 +115,26 @@ func readSettings(dir string, env configs.Env) (Settings, configs.Errors) {
 	return s, errorsOf(d)
 }
 
+// SettingsOf returns the settings of the app in a directory, as environment variables. Without a
+// readable local.settings.json they are the environment.
+func SettingsOf(dir string, env configs.Env) configs.Env {
+	s, _ := readSettings(dir, env) // commands that run the app report the error
+	return s.Env
+}
+
 func errorsOf(d *document) configs.Errors {
-	d.Secrets = slices.DeleteFunc(d.Secrets, func(secret string) bool { return len(secret) < 4 }) // true and 1 are no secrets
+	d.Secrets = slices.DeleteFunc(d.Secrets, func(secret string) bool { return len(secret) < 4 }) // true and 1 are not secrets
 	_ = d.Err()                                                                                   // it adds the lines to the problems
 	return d.Problems
+}
+
+// reference matches a setting in a text.
+var reference = regexp.MustCompile(`%([^%]+)%`)
+
+// expand replaces each %NAME% by the setting; one that is not set is left out.
+func (s Settings) expand(text string) string {
+	return reference.ReplaceAllStringFunc(text, func(whole string) string {
+		value, _, _ := s.Lookup(strings.Trim(whole, "%"))
+		return value
+	})
 }

@@ -14,10 +14,8 @@ import (
 // This file translates storage queues.
 
 var queueKinds = []kind{
-	{name: "queueTrigger", translate: (*Translation).queueTrigger},
-	{name: "queue", out: true, describe: func(t *Translation, f *Function, b Binding) string {
-		return fmt.Sprintf("storage queue %s on %s", t.queueName(f, b), t.connection(*f, b, &storage))
-	}},
+	{name: "queueTrigger", translate: queueTrigger},
+	{name: "queue", out: true, output: queueOutput},
 }
 
 // storage is the service of storage accounts.
@@ -61,18 +59,32 @@ func account(address string) (name, endpoint string, err error) {
 	return name, endpoint, nil
 }
 
-func (t *Translation) queueTrigger(f *Function, b Binding, to *configs.Function) {
+func queueTrigger(t *Translation, f *Function, b Binding, to *configs.Function) {
 	host := t.app.host
 	own := withDefaults[configs.StorageQueueTrigger]()
 	own.Connection, own.Queue = t.connection(*f, b, &storage), t.queueName(f, b)
+	own.Create, own.Encoding, own.MaxDequeueCount = true, host.encoding(), mostAttempts
 	own.MaxPollInterval = configs.Duration(host.span("extensions.queues.maxPollingInterval", time.Minute))
-	if s, found := host.lookup("extensions.queues.messageEncoding"); found && strings.EqualFold(s.text, "none") {
-		own.Encoding = "text"
-	}
 	attempts, _ := host.number("extensions.queues.maxDequeueCount", 5)
 	to.Trigger.StorageQueue, to.Concurrency = &own, host.queueConcurrency()
 	to.Retry = fixed(attempts, host.span("extensions.queues.visibilityTimeout", 0))
 	f.trigger = fmt.Sprintf("storage queue %s on %s", own.Queue, own.Connection)
+}
+
+// queueOutput returns the output of a binding. The queue is created if it is missing, as on Azure.
+func queueOutput(t *Translation, f *Function, b Binding) configs.Output {
+	own := withDefaults[configs.StorageQueueOutput]()
+	own.Connection, own.Queue = t.connection(*f, b, &storage), t.queueName(f, b)
+	own.Create, own.Encoding = true, t.app.host.encoding()
+	return configs.Output{StorageQueue: &own}
+}
+
+// encoding returns the encoding of the bodies in storage queues.
+func (h host) encoding() string {
+	if s, found := h.lookup("extensions.queues.messageEncoding"); found && strings.EqualFold(s.text, "none") {
+		return "text"
+	}
+	return "base64"
 }
 
 // queueForm matches the names that Azure allows for a storage queue.

@@ -1,6 +1,8 @@
 package functionapp
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,6 +14,11 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/decode"
+	"github.com/drover-run/drover/configs/functionapp/custom"
+	"github.com/drover-run/drover/configs/functionapp/hostkeys"
+	"github.com/drover-run/drover/configs/functionapp/httphost"
+	"github.com/drover-run/drover/configs/posting"
 )
 
 // Translation is what drover makes of a function app.
@@ -20,14 +27,17 @@ type Translation struct {
 	Config *configs.Config
 	// Functions are all functions of the app, in the order of their names.
 	Functions []Function
-	// Warnings name what drover does not run, and what may be a mistake.
+	// Warnings name what may be a mistake.
 	Warnings []string
 	// Errors are the problems of functions; the others run.
 	Errors configs.Errors
+	// Unloadable reports that the code as a whole cannot be loaded; Errors has the reason.
+	Unloadable bool
 
 	app         *App
 	index       Index
 	connections map[string]found
+	failed      map[string]string // the first problem of each function that has one
 }
 
 // Function is a function of the app.
@@ -39,7 +49,7 @@ type Function struct {
 	// Disabled and Unsupported have the reason why it does not run; "" otherwise.
 	Disabled, Unsupported string
 
-	trigger string  // for people
+	trigger string  // as text
 	at      Binding // where Unsupported is from
 	outputs []string
 	retry   json.RawMessage
@@ -61,8 +71,8 @@ type kind struct {
 	out  bool
 	// translate sets the settings of a function that the trigger runs; nil for an output.
 	translate func(t *Translation, f *Function, b Binding, to *configs.Function)
-	// describe checks an output, and describes it; nil for a trigger.
-	describe func(t *Translation, f *Function, b Binding) string
+	// output returns an output; nil for a trigger, and for a response.
+	output func(t *Translation, f *Function, b Binding) configs.Output
 }
 
 // kindOf returns the kind of a binding.
@@ -76,31 +86,40 @@ func kindOf(b Binding) (kind, bool) {
 }
 
 // kinds are the types of bindings that drover knows.
-var kinds = slices.Concat(queueKinds, busKinds, []kind{
-	{name: "httpTrigger", translate: (*Translation).httpTrigger},
-	{name: "http", out: true, describe: func(*Translation, *Function, Binding) string { return "the response" }},
-	{name: "timerTrigger", translate: (*Translation).timerTrigger},
+var kinds = slices.Concat(queueKinds, busKinds, streamKinds, []kind{
+	{name: "httpTrigger", translate: httpTrigger},
+	{name: "http", out: true},
+	{name: "timerTrigger", translate: timerTrigger},
 })
 
-// Translate makes a configuration of an app and its index.
+// Translate returns the configuration of an app and its index.
 func (a *App) Translate(index Index) *Translation {
-	t := &Translation{Config: configs.New(), app: a, index: index, connections: make(map[string]found)}
+	if a.host.isCustom() {
+		index = a.customIndex()
+	}
+	t := &Translation{Config: configs.New(), app: a, index: index, connections: make(map[string]found), failed: make(map[string]string)}
 	t.Config.Functions = make(map[string]configs.Function)
+	setServer(t)
 	t.Warnings = append(t.Warnings, a.warnings...)
 	t.Warnings = append(t.Warnings, index.Warnings...)
 	for _, name := range index.Shadowed {
 		t.Warnings = append(t.Warnings, fmt.Sprintf("%s has the name of a module of Python's standard library: on Azure it may replace that for all packages; drover keeps the two apart. Rename it", name))
 	}
-	t.Errors = append(t.Errors, a.errs...)
+	for _, p := range a.errs {
+		t.fail(filepath.Dir(p.File), p)
+	}
 	for _, wrong := range index.Problems {
-		t.Errors = append(t.Errors, a.problem(wrong))
+		t.fail(wrong.Function, a.problem(wrong))
 	}
 	t.addFunctions()
 	for i := range t.Functions {
 		t.translate(&t.Functions[i])
 	}
-	t.warnUnsupported()
 	t.general()
+	listNotRun(t)
+	t.Unloadable = slices.ContainsFunc(index.Problems, func(w Wrong) bool {
+		return w.Function == "" || len(t.Config.Functions) == 0
+	})
 	if len(t.Functions) == 0 && len(t.Errors) == 0 {
 		t.Errors = append(t.Errors, configs.Problem{File: a.Script, Message: "0 functions: the app has none; decorate a function, as in @app.queue_trigger(...), or register a blueprint with app.register_functions(...)"})
 	}
@@ -175,14 +194,23 @@ func (t *Translation) add(f Function, of Described, bindings []json.RawMessage, 
 	t.Functions = append(t.Functions, f)
 }
 
+// fail adds a problem of a function, or of the whole app.
+func (t *Translation) fail(function string, p configs.Problem) {
+	t.Errors = append(t.Errors, p)
+	if _, known := t.failed[function]; !known && function != "" {
+		at := t.app.placed(configs.Errors{p})[0]
+		t.failed[function] = strings.TrimSuffix(configs.Problem{File: at.File, Position: at.Position, Message: strings.TrimPrefix(p.Message, "function "+function+": ")}.String(), "\n")
+	}
+}
+
 // wrong adds a problem of a function.
 func (t *Translation) wrong(f Function, line int, format string, args ...any) {
-	t.Errors = append(t.Errors, t.app.problemAt(f.File, line, "function "+f.Name+": "+format, args...))
+	t.fail(f.Name, t.app.problemAt(f.File, line, "function "+f.Name+": "+format, args...))
 }
 
 // wrongBinding adds a problem of a binding.
 func (t *Translation) wrongBinding(f Function, b Binding, format string, args ...any) {
-	t.Errors = append(t.Errors, t.app.problemAt(b.File, b.Line, "function "+f.Name+": "+format, args...))
+	t.fail(f.Name, t.app.problemAt(b.File, b.Line, "function "+f.Name+": "+format, args...))
 }
 
 // translate adds one function to the configuration, unless it is disabled, unsupported or wrong.
@@ -202,6 +230,7 @@ func (t *Translation) translate(f *Function) {
 	}
 	if f.Disabled != "" {
 		t.Errors = t.Errors[:before] // it does not run anyway
+		delete(t.failed, f.Name)
 	}
 }
 
@@ -212,8 +241,23 @@ func (f *Function) leave(b Binding, why string) {
 	}
 }
 
-// warnUnsupported adds a warning for each reason why functions do not run.
-func (t *Translation) warnUnsupported() {
+// listNotRun lists the functions that do not run.
+func listNotRun(t *Translation) {
+	for _, f := range t.Functions {
+		switch {
+		case f.Disabled != "":
+			t.Config.NotRun = append(t.Config.NotRun, configs.NotRun{Function: f.Name, Reason: f.Disabled, Disabled: true})
+		case f.Unsupported != "":
+			t.Config.NotRun = append(t.Config.NotRun, configs.NotRun{Function: f.Name, Reason: f.Unsupported})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.failed)) {
+		t.Config.NotRun = append(t.Config.NotRun, configs.NotRun{Function: name, Reason: t.failed[name], Failed: true})
+	}
+}
+
+// DescribeUnsupported returns a text for each reason why drover does not run functions.
+func (t *Translation) DescribeUnsupported() (out []string) {
 	functions, places := make(map[string][]string), make(map[string]string)
 	for _, f := range t.Functions {
 		if f.Unsupported != "" && f.Disabled == "" {
@@ -224,11 +268,12 @@ func (t *Translation) warnUnsupported() {
 	for _, why := range slices.Sorted(maps.Keys(functions)) {
 		names := functions[why]
 		if len(names) > 1 {
-			t.Warnings = append(t.Warnings, fmt.Sprintf("%d functions do not run, %s: %s", len(names), strings.Join(names, ", "), why))
+			out = append(out, fmt.Sprintf("%d functions do not run, %s: %s", len(names), strings.Join(names, ", "), why))
 			continue
 		}
-		t.Warnings = append(t.Warnings, fmt.Sprintf("%s: function %s does not run: %s", filepath.Join(t.app.Name, places[why]), names[0], why))
+		out = append(out, fmt.Sprintf("%s: function %s does not run: %s", filepath.Join(t.app.Name, places[why]), names[0], why))
 	}
+	return out
 }
 
 func place(b Binding) string {
@@ -242,51 +287,59 @@ func place(b Binding) string {
 func (t *Translation) settings(f *Function) configs.Function {
 	out := withDefaults[configs.Function]()
 	trigger := f.Trigger()
-	out.Timeout = configs.Duration(t.app.host.timeout())
+	out.Timeout, out.LogLevel = configs.Duration(t.app.host.timeout()), t.app.host.functionLevel(f.Name)
 	if k, known := kindOf(trigger); known {
 		k.translate(t, f, trigger, &out)
 	}
-	t.checkOutputs(f)
-	if policy, given := t.retry(*f); given {
+	out.Output = t.outputs(f)
+	policy, given := t.retry(f)
+	if given && out.Trigger.HTTP == nil { // on Azure, too, requests have no retries
 		out.Retry = policy
 	}
-	out.Handler.Python = &configs.PythonHandler{App: AppName, Module: f.Module, Function: f.Name, Azure: f.azure()}
+	limitDeliveries(&out, given)
+	if t.app.host.isCustom() {
+		out.Handler.HTTP = customHandler(t.app, f)
+	} else {
+		out.Handler.Python = &configs.PythonHandler{App: AppName, Module: f.Module, Function: f.Name, Azure: describeAzure(t, f)}
+	}
 	return out
 }
 
-// httpTrigger describes an HTTP trigger: methods, route and level.
-func (t *Translation) httpTrigger(f *Function, b Binding, _ *configs.Function) {
-	f.leave(b, "drover does not serve HTTP triggers: serve HTTP with an app of your own, which sends to a queue")
-	prefix := "api"
-	if s, found := t.app.host.lookup("extensions.http.routePrefix"); found {
-		prefix = s.text
-	}
-	route := f.Name
+// httpTrigger translates an HTTP trigger: route, methods and level.
+func httpTrigger(t *Translation, f *Function, b Binding, to *configs.Function) {
+	own := withDefaults[configs.HTTPTrigger]()
+	own.Route, own.Server.Prefix = f.Name, t.Config.HTTP.Prefix
 	if b.text("route") != "" {
-		route = t.name(*f, b, "route")
+		own.Route = t.name(*f, b, "route")
 	}
-	path := "/" + strings.Trim(prefix, "/") + "/" + strings.TrimLeft(route, "/")
-	methods := "any method"
-	if words := b.words("methods"); len(words) > 0 {
-		methods = strings.ToUpper(strings.Join(words, ", "))
+	if err := httphost.SetTrigger(&own, b.words("methods"), b.text("authLevel")); err != nil {
+		t.wrongBinding(*f, b, "%s (%s): %v", b.Type, b.Name, err)
+		return
 	}
-	level := strings.ToLower(b.text("authLevel"))
-	if level == "" {
-		level = "function"
+	if n, given := t.app.host.number("extensions.http.maxConcurrentRequests", 0); given && n > 0 {
+		to.Concurrency = n
 	}
-	text := fmt.Sprintf("%s %s, level %s", methods, strings.ReplaceAll(path, "//", "/"), level)
-	switch f.HTTPType {
-	case "asgi":
-		text += ", an ASGI app"
-	case "wsgi":
-		text += ", a WSGI app"
-	}
-	f.trigger = text
+	to.Trigger.HTTP, to.Retry = &own, fixed(1, 0)
+	f.trigger = httphost.DescribeTrigger(&own, f.HTTPType)
+}
+
+// setServer sets the server of HTTP functions.
+func setServer(t *Translation) {
+	httphost.SetServer(&t.Config.HTTP, httphost.Source{
+		Setting: t.app.Settings.Lookup,
+		Keys: func(yield func(name, text string) bool) {
+			for _, s := range t.app.host.settings {
+				if !yield(s.name, s.text) {
+					return
+				}
+			}
+		},
+	})
 }
 
 // timerTrigger translates a timer. A run that fails is not repeated, as on Azure, unless the function
 // has a retry.
-func (t *Translation) timerTrigger(f *Function, b Binding, to *configs.Function) {
+func timerTrigger(t *Translation, f *Function, b Binding, to *configs.Function) {
 	own := withDefaults[configs.TimerTrigger]()
 	own.Schedule, own.RunOnStartup = t.name(*f, b, "schedule"), b.holds("runOnStartup")
 	for _, setting := range []string{"TZ", "WEBSITE_TIME_ZONE"} {
@@ -298,6 +351,7 @@ func (t *Translation) timerTrigger(f *Function, b Binding, to *configs.Function)
 		monitored := b.holds("useMonitor")
 		own.UseMonitor = &monitored
 	}
+	shareTimer(t, &own)
 	if _, err := own.Parse(); err != nil {
 		t.wrongBinding(*f, b, "the schedule %q of %s (%s): %v", own.Schedule, b.Type, b.Name, err)
 	}
@@ -305,11 +359,41 @@ func (t *Translation) timerTrigger(f *Function, b Binding, to *configs.Function)
 	f.trigger = fmt.Sprintf("schedule %s, in %s", own.Schedule, own.Timezone)
 }
 
-// azure returns what a worker needs to know of a function.
-func (f Function) azure() *configs.AzureFunction {
-	out := &configs.AzureFunction{Entry: f.Entry, File: f.File, HTTPType: f.HTTPType, Retry: f.retry}
+// hostIDSetting names the app among all that use a storage account.
+const hostIDSetting = "AzureFunctionsWebHost__hostid"
+
+// maxTimerGroup is how long the name of a group of timers may be.
+const maxTimerGroup = 24
+
+// shareTimer sets what keeps the state of a timer, if the app runs on several machines: the storage
+// account of the app. Otherwise data_dir keeps it, so that an app with timers needs no storage.
+func shareTimer(t *Translation, own *configs.TimerTrigger) {
+	id, _, named := t.app.Settings.Lookup(hostIDSetting)
+	if !named && !t.app.shared {
+		return
+	}
+	c, err := t.app.Settings.findConnection(storage.usual, &storage)
+	if err != nil {
+		return // data_dir keeps the state, and configs warns
+	}
+	if id == "" {
+		id = filepath.Base(t.app.Dir)
+	}
+	group := strings.Trim(notInGroup.ReplaceAllString(strings.ToLower(id), "-"), "-")
+	own.Group = cmp.Or(strings.Trim(group[:min(len(group), maxTimerGroup)], "-"), AppName)
+	own.Connection = storage.usual
+	t.connections[storage.usual] = c
+}
+
+var notInGroup = regexp.MustCompile(`[^a-z0-9]+`)
+
+// describeAzure returns the description of a function for a worker.
+func describeAzure(t *Translation, f *Function) *configs.AzureFunction {
+	out := &configs.AzureFunction{Entry: f.Entry, File: f.File, Script: t.app.Script, HTTPType: f.HTTPType, Retry: f.retry}
 	for _, b := range f.Bindings {
-		out.Bindings = append(out.Bindings, b.Raw)
+		raw := new(bytes.Buffer)
+		_ = json.Compact(raw, b.Raw) // it was decoded before
+		out.Bindings = append(out.Bindings, raw.Bytes())
 	}
 	return out
 }
@@ -320,17 +404,30 @@ func fixed(attempts int, delay time.Duration) configs.Retry {
 	return configs.Retry{MaxAttempts: attempts, Initial: d, Max: d, Mode: "hold"}
 }
 
-// checkOutputs checks the outputs of a function, and adds their connections.
-func (t *Translation) checkOutputs(f *Function) {
+// outputs returns the outputs of a function, in the order of their bindings.
+func (t *Translation) outputs(f *Function) (out configs.Outputs) {
 	for _, b := range f.Bindings {
-		if k, known := kindOf(b); known && k.describe != nil {
-			f.outputs = append(f.outputs, fmt.Sprintf("%s %s: %s", b.Type, b.Name, k.describe(t, f, b)))
+		k, known := kindOf(b)
+		if known && k.translate == nil && k.output == nil {
+			f.outputs = append(f.outputs, fmt.Sprintf("%s %s: the response", b.Type, b.Name))
 		}
+		if !known || k.output == nil {
+			continue
+		}
+		if !outputName.MatchString(b.Name) {
+			t.wrongBinding(*f, b, "%q cannot be the name of an output: letters, digits and _, at most 64", b.Name)
+		}
+		one := k.output(t, f, b)
+		f.outputs = append(f.outputs, fmt.Sprintf("%s %s: %v", b.Type, b.Name, one))
+		one.Name = b.Name
+		out = append(out, one)
 	}
 	slices.Reverse(f.outputs) // decorators are applied from the last to the first
+	return out
 }
 
-var reference = regexp.MustCompile(`%([^%]+)%`)
+// outputName matches the names that an output of a configuration can have.
+var outputName = regexp.MustCompile(`^[A-Za-z_$][A-Za-z0-9_$-]{0,63}$`)
 
 // name returns a field that names an entity, with the settings that it refers to as %NAME%.
 func (t *Translation) name(f Function, b Binding, field string) string {
@@ -374,6 +471,9 @@ func (t *Translation) connection(f Function, b Binding, of *service) string {
 	return name
 }
 
+// mostAttempts is the most that a configuration allows.
+const mostAttempts = 1000
+
 // policy is a retry policy, in the form of @app.retry or function.json.
 type policy map[string]any
 
@@ -390,21 +490,25 @@ func (p policy) field(name string) string {
 	return ""
 }
 
-// retry returns the retries of a function with @app.retry, or of an app with retry in host.json.
-func (t *Translation) retry(f Function) (out configs.Retry, given bool) {
+// retry returns the retries of a function with @app.retry, or of an app with retry in host.json. Those
+// of the app become the function's own, as the worker gets it.
+func (t *Translation) retry(f *Function) (out configs.Retry, given bool) {
 	p := make(policy)
 	if err := json.Unmarshal(f.retry, &p); len(f.retry) > 0 && err != nil {
-		t.wrong(f, f.Line, "its retry cannot be read: %v", err)
+		t.wrong(*f, f.Line, "its retry cannot be read: %v", err)
 		return out, false
 	}
 	if len(p) == 0 {
+		p = make(policy) // the index has null for none
 		for _, key := range []string{"strategy", "maxRetryCount", "delayInterval", "minimumInterval", "maximumInterval"} {
 			if s, found := t.app.host.lookup("retry." + key); found {
 				p[key] = s.text
 			}
 		}
+		f.retry, _ = json.Marshal(p) // texts alone
 	}
 	if len(p) == 0 {
+		f.retry = nil
 		return out, false
 	}
 	interval := func(name string, def time.Duration) time.Duration {
@@ -412,19 +516,19 @@ func (t *Translation) retry(f Function) (out configs.Retry, given bool) {
 		if text == "" {
 			return def
 		}
-		d, err := parseSpan(text)
+		d, err := hostkeys.ParseSpan(text)
 		if err != nil {
-			t.wrong(f, f.Line, "%s of its retry: %v", name, err)
+			t.wrong(*f, f.Line, "%s of its retry: %v", name, err)
 		}
 		return min(max(d, 0), 24*time.Hour)
 	}
 	count, err := strconv.Atoi(p.field("maxretrycount"))
 	if err != nil || count < -1 {
-		t.wrong(f, f.Line, "max_retry_count of its retry is %q; write a whole number, or -1 for ever", p.field("maxretrycount"))
+		t.wrong(*f, f.Line, "max_retry_count of its retry is %q; write a whole number, or -1 for ever", p.field("maxretrycount"))
 	}
-	attempts := min(count+1, 1000)
+	attempts := min(count+1, mostAttempts)
 	if count == -1 {
-		attempts = 1000
+		attempts = mostAttempts
 	}
 	switch strings.ToLower(strings.ReplaceAll(p.field("strategy"), "_", "")) {
 	case "fixeddelay":
@@ -435,7 +539,7 @@ func (t *Translation) retry(f Function) (out configs.Retry, given bool) {
 		out.Jitter = 0.2
 		return out, true
 	}
-	t.wrong(f, f.Line, "strategy of its retry is %q; write fixed_delay or exponential_backoff", p.field("strategy"))
+	t.wrong(*f, f.Line, "strategy of its retry is %q; write fixed_delay or exponential_backoff", p.field("strategy"))
 	return out, false
 }
 
@@ -444,16 +548,20 @@ func (t *Translation) general() {
 	c := t.Config
 	c.Connections = make(map[string]configs.Connection)
 	for name, of := range t.connections {
-		one := withDefaults[configs.Connection]()
-		one.ConnectionString, one.Namespace, one.StorageAccount, one.Endpoint = of.ConnectionString, of.Namespace, of.StorageAccount, of.Endpoint
-		one.ClientID, one.TenantID = of.ClientID, of.TenantID
-		if of.Identity != "" {
-			one.Identity = of.Identity
-		}
+		one := of.Connection
+		decode.Defaults(&one)
 		c.Connections[name] = one
 	}
 	c.Apps = map[string]configs.App{AppName: t.app.workers()}
-	if level := t.app.host.level(); level != "" {
-		c.Log.Level = level
+	t.app.host.setLevel(c)
+}
+
+// customHandler returns the handler of a function in the custom handler.
+func customHandler(a *App, f *Function) *posting.Handler {
+	forward, _ := a.host.lookup(custom.Forward)
+	var all []custom.Binding
+	for _, b := range f.Bindings {
+		all = append(all, custom.Binding{Type: b.Type, Name: b.Name, DataType: b.text("dataType"), Out: b.Out})
 	}
+	return custom.Handler(AppName, f.Name, f.Trigger().Name, all, strings.EqualFold(forward.text, "true"))
 }

@@ -65,15 +65,43 @@ type Source struct {
 	Files     map[string]string                // the files of values, by path
 	Secrets   []string                         // values that excerpts must not show
 	Variables map[string]bool                  // the environment variables of values
+	Reads     map[string][]string              // likewise, by path
+	Inherited map[string]string                // the path of the default that a value has, by path
+	FileEnv   map[string]Variable              // the environment variables of files that the file names
+	Lenient   bool                             // files of environment variables may be missing
 	Problems  Errors
 	Warnings  []string // settings that work, but may be a mistake
+}
+
+// Variable is an environment variable that a file sets.
+type Variable struct {
+	Value, File string
+	Line        int
+}
+
+// String hides the value, which may be secret.
+func (v Variable) String() string { return "***" }
+
+// GoString hides it, too.
+func (v Variable) GoString() string { return v.String() }
+
+// Lookup returns an environment variable: of the process, else of a file.
+func (s *Source) Lookup(name string) (value string, found bool) {
+	if s.Env != nil {
+		if value, found = s.Env(name); found {
+			return value, true
+		}
+	}
+	v, found := s.FileEnv[name]
+	return v.Value, found
 }
 
 // New returns the source of a text.
 func New(name string, text []byte, dir string, env func(name string) (string, bool)) *Source {
 	return &Source{
 		Name: name, Dir: dir, Env: env, Lines: strings.Split(string(text), "\n"),
-		Where: make(map[string]Position), Files: make(map[string]string), Variables: make(map[string]bool),
+		Where: make(map[string]Position), Files: make(map[string]string), Variables: make(map[string]bool), Reads: make(map[string][]string),
+		Inherited: make(map[string]string), FileEnv: make(map[string]Variable),
 	}
 }
 
@@ -95,6 +123,9 @@ func (s *Source) Absolute(path string) string {
 func (s *Source) At(path string) Position {
 	for {
 		if p, ok := s.Where[path]; ok {
+			return p
+		}
+		if p, ok := s.Where[s.Inherited[path]]; ok && s.Inherited[path] != "" {
 			return p
 		}
 		i := strings.LastIndexByte(path, '.')

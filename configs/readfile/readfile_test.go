@@ -67,7 +67,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// A pipe that nobody writes to ends with the context.
+// Reading a pipe without a writer ends with the context.
 func TestConfigThroughAPipe(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "drover.yaml")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {

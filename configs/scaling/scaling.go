@@ -25,13 +25,13 @@ type Scale struct {
 	Forecast     string          `yaml:"forecast" default:"auto" enum:"auto,off" desc:"auto plans for the arrivals forecast for the time when a process started now is ready"`
 	ScaleInAfter values.Duration `yaml:"scale_in_after" default:"0s" min:"0s" max:"24h" desc:"how long a lower number must have been enough before scaling in; 0s is twice the measured start-up time, at least 15s"`
 	Idle         values.Duration `yaml:"idle" default:"5m" min:"0s" max:"168h" desc:"if min is 0: time without messages after which the last one stops"`
-	Activation   int             `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"number of messages that start the first one from zero; fewer start it after they have waited for the time of idle"`
+	Activation   int             `yaml:"activation" default:"1" min:"1" max:"1000000000" desc:"number of messages that start the first one from zero; fewer start it after they have waited as long as idle"`
 	MaxStep      int             `yaml:"max_step" default:"0" min:"0" max:"10000" desc:"maximum number of instances added at once; 0 is no limit"`
 	Fallback     int             `yaml:"fallback" default:"0" min:"0" max:"10000" desc:"number of instances while a backlog could not be read for fallback_after; 0 keeps the current number"`
 	FallbackAge  values.Duration `yaml:"fallback_after" default:"1m" min:"0s" max:"24h" desc:"how long a backlog must be unreadable before fallback applies"`
 	Interval     values.Duration `yaml:"interval" default:"5s" min:"1s" max:"1h" desc:"time between decisions on instances; decisions on workers are made every second"`
 	Timezone     string          `yaml:"timezone" desc:"time zone of the schedules, such as Europe/Berlin; by default this machine's"`
-	Schedules    []Schedule      `yaml:"schedules" desc:"times of the week with their own minimum of instances"`
+	Schedules    []Schedule      `yaml:"schedules" desc:"weekly periods with their own minimum number of instances"`
 	Instances    Instances       `yaml:"instances" desc:"number of drover processes that share the work on this machine; external leaves it to another scaler"`
 	Workers      Workers         `yaml:"workers" desc:"number of worker processes of an app that does not set processes"`
 
@@ -68,8 +68,8 @@ var weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 // DefaultClearWithin is the target of a policy without one.
 const DefaultClearWithin = values.Duration(30 * time.Second)
 
-// Complete sets the default target, and makes the checks that need several keys. path is that of
-// the settings.
+// Complete sets the default target, and makes the checks that need several keys. path is the
+// path of the settings.
 func (s *Scale) Complete(x *problems.Source, path string) {
 	targets := []struct {
 		key   string
@@ -186,7 +186,7 @@ func (s Scale) WorkerPolicy(most int) scaler.Policy {
 	return p
 }
 
-// String returns the bounds of the workers and instances, for people.
+// String returns the bounds of the workers and instances as text.
 func (s Scale) String() string {
 	target := fmt.Sprintf("a backlog is cleared within %v", s.ClearWithin)
 	switch {

@@ -53,14 +53,14 @@ const serviceName = "drover"
 // firstVariable returns the first variable of the environment that is not empty, of names in order.
 func firstVariable(x *problems.Source, names ...string) (value, name string) {
 	for _, name := range names {
-		if value, _ := x.Env(name); strings.TrimSpace(value) != "" {
+		if value, _ := x.Lookup(name); strings.TrimSpace(value) != "" {
 			return strings.TrimSpace(value), name
 		}
 	}
 	return "", ""
 }
 
-// Complete sets what the file leaves to the environment, and checks all. path is that of the
+// Complete sets the values that come from the environment, and checks all. path is the path of the
 // settings.
 func (t *Settings) Complete(x *problems.Source, path string) {
 	switch {

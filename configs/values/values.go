@@ -27,6 +27,9 @@ type Secret string
 // Strings is a list, or a single text.
 type Strings []string
 
+// EnvFiles is a list of files of environment variables, or a single one.
+type EnvFiles []string
+
 // Ports is a list of TCP ports. AnyPort in it allows all of them.
 type Ports []int
 
@@ -107,6 +110,33 @@ func ParseSize(text string) (Size, error) {
 		}
 	}
 	return 0, fmt.Errorf("%q is not a size; write 512KiB, 1MiB or 100kB, for example", text)
+}
+
+// Spare is the number of spare workers of an app, 0 or 1, or SpareAuto.
+type Spare int
+
+// SpareAuto has one if memory allows it.
+const SpareAuto Spare = -1
+
+// String returns auto, or the number.
+func (s Spare) String() string {
+	if s == SpareAuto {
+		return "auto"
+	}
+	return strconv.Itoa(int(s))
+}
+
+// ParseSpare parses auto, 0 or 1.
+func ParseSpare(text string) (Spare, error) {
+	switch text {
+	case "auto":
+		return SpareAuto, nil
+	case "0":
+		return 0, nil
+	case "1":
+		return 1, nil
+	}
+	return 0, fmt.Errorf("%q is not a number of spare workers; write auto, 0 or 1", text)
 }
 
 // String returns auto, or the number.

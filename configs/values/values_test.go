@@ -56,6 +56,14 @@ func TestPrefetches(t *testing.T) {
 			t.Errorf("%s: %d, %v", text, p, err)
 		}
 	}
+	for text, want := range map[string]Spare{"auto": SpareAuto, "0": 0, "1": 1} {
+		if s, err := ParseSpare(text); err != nil || s != want || s.String() != text {
+			t.Errorf("%s: %d, %v", text, s, err)
+		}
+	}
+	if s, err := ParseSpare("2"); err == nil {
+		t.Errorf("2 spare workers are %d", s)
+	}
 	for _, text := range []string{"", "-1", "1000001", "Auto", "1.5"} {
 		if p, err := ParsePrefetch(text); err == nil {
 			t.Errorf("%q is %d", text, p)

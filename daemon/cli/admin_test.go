@@ -101,7 +101,7 @@ func TestStatusCommand(t *testing.T) {
 }
 
 func TestWhatComesFromOutsideIsPrintable(t *testing.T) {
-	text := statustext.StatusTable(daemon.StatusReport{Phase: "running", Instances: &daemon.InstancesStatus{Failing: "a\x1b[2Jb\u009b"}}, daemon.StatusReport{}, time.Second)
+	text := statustext.Status{Now: daemon.StatusReport{Phase: "running", Instances: &daemon.InstancesStatus{Failing: "a\x1b[2Jb\u009b"}}}.Text()
 	if bytes.ContainsAny([]byte(text), "\x1b") || !strings.Contains(text, "a?[2Jb?") {
 		t.Errorf("%q", text)
 	}

@@ -50,7 +50,7 @@ func selfSigned(t *testing.T, host string) (pair tls.Certificate, roots, whole s
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots, whole
 }
 
-// managedIdentity runs the endpoint for tokens that a virtual machine of Azure has.
+// managedIdentity runs the token endpoint of an Azure virtual machine.
 func managedIdentity(t *testing.T) (clients *[]string) {
 	t.Helper()
 	clients = new([]string)
@@ -76,7 +76,7 @@ func managedIdentity(t *testing.T) (clients *[]string) {
 
 const contoso = "contoso.servicebus.windows.net"
 
-// A namespace by its name, with a managed identity and root certificates of its own, over TLS.
+// A namespace given by name, with a managed identity and its own root certificates, over TLS.
 func TestAManagedIdentity(t *testing.T) {
 	clients := managedIdentity(t)
 	pair, roots, _ := selfSigned(t, contoso)
@@ -112,7 +112,7 @@ functions:
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}
-	if strings.Contains(log.String(), "no right Manage") {
+	if strings.Contains(log.String(), "no Manage right") {
 		t.Error("the admin API was not reached")
 	}
 	if len(*clients) == 0 || (*clients)[0] != "11111111-2222-3333-4444-555555555555" {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
@@ -42,14 +41,17 @@ const captureMode = 0o600
 
 func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 	if c.Count < 1 {
-		return exit.UsageError("--count must be 1 at least")
+		return exit.UsageError("--count must be at least 1")
 	}
-	cfg, err := functionapps.Load(ctx, c.Config, std.Env, std.Environ)
+	cfg, err := std.loadConfig(ctx, c.Config)
 	if err != nil {
 		return err
 	}
 	if _, found := cfg.Functions[c.Function]; !found {
 		return unknownFunction(c.Function, c.Config, cfg)
+	}
+	if why := sources.TraitsOf(cfg.Functions[c.Function].Trigger).CannotPeek; why != "" {
+		return fmt.Errorf("function %s %s", c.Function, why)
 	}
 	if c.Output == "" {
 		c.Output = c.Function + ".jsonl"
@@ -69,7 +71,7 @@ func (c *captureCommand) Run(ctx context.Context, std *IO) (err error) {
 		return err
 	}
 	if len(first) == 0 {
-		return fmt.Errorf("no message waits for function %s, so there is none to capture; run drover pause %s to let messages accumulate", c.Function, c.Function)
+		return fmt.Errorf("no messages are waiting for function %s; run drover pause %s to let some accumulate", c.Function, c.Function)
 	}
 	n, err := c.writeMessages(ctx, p, first, std.Out)
 	if err != nil {

@@ -38,7 +38,7 @@ func TestCapture(t *testing.T) {
 		return out
 	}
 	path := filepath.Join(dir, "greet.jsonl")
-	capture(1, "no message waits for function greet", "greet", "--output", path)
+	capture(1, "no messages are waiting for function greet", "greet", "--output", path)
 	if _, err := os.Stat(filepath.Join(dir, ".drover", "nats-embedded")); !os.IsNotExist(err) {
 		t.Errorf("a look made the store: %v", err)
 	}
@@ -72,7 +72,7 @@ func TestCapture(t *testing.T) {
 	capture(0, "into greet.jsonl", "greet")
 	capture(1, "writing messages", "greet", "--output", "nowhere/x.jsonl")
 	capture(1, "did you mean greet?", "gret")
-	capture(2, "--count must be 1 at least", "greet", "--count", "0")
+	capture(2, "--count must be at least 1", "greet", "--count", "0")
 
 	// While a daemon handles a message, capture shows it like the others, and the function
 	// receives all.
@@ -90,13 +90,21 @@ func TestCapture(t *testing.T) {
 	if text := got.String(); strings.Count(text, "attempt 1") != 3 || strings.Count(text, "\n") != 3 {
 		t.Errorf("the function had\n%s", text)
 	}
-	capture(1, "no message waits", "greet", "--output", path, "--force")
+	capture(1, "no messages are waiting", "greet", "--output", path, "--force")
 	if len(captured(t, path)) != 3 {
 		t.Error("nothing was captured, and the file that was there is gone")
 	}
 }
 
-// The command works in the same way for all sources.
+// The command works in the same way for all sources. A timer has no messages to capture.
+func TestCaptureOfATimer(t *testing.T) {
+	dir := write(t, map[string]string{"drover.yaml": "version: 1\nfunctions:\n  clean: {trigger: {timer: {schedule: \"0 0 3 * * *\"}}, handler: {exec: {command: [\"true\"]}}}\n"})
+	status, _, errs := command(t.Context(), nil, nil, "capture", "clean", "-c", filepath.Join(dir, "drover.yaml"))
+	if status != 1 || !strings.Contains(errs, "is run by a timer, which receives no messages; to run it now: drover invoke") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+}
+
 func TestCaptureOnAzure(t *testing.T) {
 	_, bus := namespace(t)
 	_, store := storage(t)

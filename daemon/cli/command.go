@@ -12,49 +12,70 @@ import (
 	xterm "golang.org/x/term"
 
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli/about"
+	"github.com/drover-run/drover/daemon/cli/completion"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
+	"github.com/drover-run/drover/daemon/cli/suggest"
 )
 
 // This file is the command line: with package ownprocess, the only place that touches signals,
 // flags, the environment and the exit status.
 
-// commandLine has all commands. Each has a method Run, which receives the context and the IO if it
-// takes them, and a method Help with an example.
+// commandLine has all commands, in the order of the help. Each has a method Run, which may take the
+// context and the IO, and a method Help with an example. Its group is a key of commandGroups.
 type commandLine struct {
-	Init  initCommand  `cmd:"" help:"Write a small project that runs."`
-	Run   runCommand   `cmd:"" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
-	Demo  demoCommand  `cmd:"" help:"Run three functions under load for a while, with nothing to set up."`
-	Check checkCommand `cmd:"" help:"Check a configuration: print what it would run, or everything that is wrong with it."`
+	Demo  demoCommand  `cmd:"" group:"begin" help:"Run three functions under load for a while, with nothing to set up."`
+	Init  initCommand  `cmd:"" group:"begin" help:"Write a small project that runs."`
+	Check checkCommand `cmd:"" group:"begin" help:"Check a configuration: print what it would run, or every mistake."`
+	Run   runCommand   `cmd:"" group:"begin" help:"Run the functions of a configuration until SIGTERM or SIGINT."`
+	Send  sendCommand  `cmd:"" group:"begin" help:"Send messages to a function, a subject or a queue."`
+
+	Invoke  invokeCommand  `cmd:"" group:"develop" help:"Run one message through a function, without a queue."`
+	Capture captureCommand `cmd:"" group:"develop" help:"Copy messages waiting for a function into a file, without removing them."`
+	Tune    tuneCommand    `cmd:"" group:"develop" help:"Find the best numbers of processes, threads and coroutines for a function, under load from real messages."`
+	Emulate emulateCommand `cmd:"" group:"develop" help:"Run a local emulator of an Azure service."`
+	Worker  workerCommand  `cmd:"" group:"develop" help:"Test a worker, or write type information for apps."`
+
 	clientCommands
-	Send       sendCommand       `cmd:"" help:"Send messages to a function, a subject or a queue."`
-	Invoke     invokeCommand     `cmd:"" help:"Run one message through a function, without a queue."`
-	Capture    captureCommand    `cmd:"" help:"Copy messages that wait for a function into a file, without removing them."`
-	Tune       tuneCommand       `cmd:"" help:"Find the best numbers of processes, threads and coroutines for a function, under load from real messages."`
-	Dead       deadCommand       `cmd:"" help:"List, show, replay or purge dead letters: messages that were rejected or failed too often."`
-	Emulate    emulateCommand    `cmd:"" help:"Run a local emulator of an Azure service."`
-	Scale      scaleCommand      `cmd:"" help:"Explain or simulate scaling decisions."`
-	Config     configCommand     `cmd:"" help:"Print the schemas of the configuration and of the admin API."`
-	Worker     workerCommand     `cmd:"" help:"Test a worker, or write type information for apps."`
-	Instance   instanceCommand   `cmd:"" hidden:"" help:"Run one of several instances; started by drover run."`
-	Completion completionCommand `cmd:"" help:"Print a completion script for a shell."`
-	Complete   completeCommand   `cmd:"" hidden:"" help:"Complete a command line; called by the completion scripts."`
-	Version    versionCommand    `cmd:"" help:"Print the version."`
+
+	Dead   deadCommand   `cmd:"" group:"dead" help:"List, show, replay or purge dead letters: messages that were rejected or failed too often."`
+	Replay replayCommand `cmd:"" group:"dead" help:"Send a dead letter back to its source, or debug a function with it."`
+
+	Config configCommand `cmd:"" group:"configure" help:"Print the effective configuration, and the schemas of the configuration and of the admin API."`
+	Scale  scaleCommand  `cmd:"" group:"control" help:"Explain or simulate scaling decisions."`
+
+	Completion completion.Command `cmd:"" group:"about" help:"Print a completion script for a shell."`
+	Version    about.Version      `cmd:"" group:"about" help:"Print the version, the commit, and the versions of Go and of the worker protocol."`
+
+	Instance instanceCommand     `cmd:"" hidden:"" help:"Run one of several instances; started by drover run."`
+	Complete completion.Complete `cmd:"" hidden:"" help:"Complete a command line; called by the completion scripts."`
+}
+
+// commandGroups are the groups of commands in the help, by task. docs/commands.md has a section for each.
+var commandGroups = []kong.Group{
+	{Key: "begin", Title: "Begin:"},
+	{Key: "develop", Title: "Develop and test:"},
+	{Key: "control", Title: "Inspect and control a running daemon:"},
+	{Key: "dead", Title: "Dead letters:"},
+	{Key: "configure", Title: "Configure:"},
+	{Key: "about", Title: "About drover:"},
 }
 
 // clientCommands are the commands that need a running daemon.
 type clientCommands struct {
-	Status  statusCommand  `cmd:"" help:"Show how each function of a running daemon is doing: a live table on a terminal, else printed once."`
-	Health  healthCommand  `cmd:"" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
-	Explain explainCommand `cmd:"" help:"Explain why a function or a message waits."`
-	Tail    tailCommand    `cmd:"" help:"Follow the log of a function."`
-	Pause   pauseCommand   `cmd:"" help:"Pause a function: stop receiving new messages; those in flight finish."`
-	Resume  resumeCommand  `cmd:"" help:"Resume a paused function."`
-	Reload  reloadCommand  `cmd:"" help:"Reload the configuration of a running daemon."`
+	Status  statusCommand  `cmd:"" group:"control" help:"Show the state of each function of a running daemon: a live table on a terminal, else printed once."`
+	Tail    tailCommand    `cmd:"" group:"control" help:"Follow the log of a function."`
+	Explain explainCommand `cmd:"" group:"control" help:"Explain why a function or a message waits."`
+	Health  healthCommand  `cmd:"" group:"control" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
+	Pause   pauseCommand   `cmd:"" group:"control" help:"Pause a function: stop receiving new messages; those in flight finish."`
+	Resume  resumeCommand  `cmd:"" group:"control" help:"Resume a paused function."`
+	Reload  reloadCommand  `cmd:"" group:"control" help:"Reload the configuration of a running daemon."`
 }
 
 // Main is the command drover: it runs the command of the process's arguments, and ends the
-// process. A Go program offers its functions with WithFuncs.
+// process. A Go program passes its functions as options, with daemon.WithFunction or daemon.WithFuncs.
+// With the former it needs no configuration file.
 func Main(options ...daemon.Option) { os.Exit(runProcess(ownprocess.TermInterval, options...)) }
 
 // runProcess is Main, with the time within which a second SIGTERM is ignored. It returns the exit
@@ -73,10 +94,12 @@ func runProcess(termInterval time.Duration, options ...daemon.Option) int {
 		ErrIsTerminal: xterm.IsTerminal(int(os.Stderr.Fd())),
 		Env:           os.LookupEnv,
 		Environ:       childEnviron,
-		Funcs:         daemon.FuncsOf(options...),
+		Options:       options,
 		Program:       program,
 		ForceStop:     forceStop,
 		HangUps:       ownprocess.HangUps,
+		Resizes:       ownprocess.Resizes,
+		Interrupts:    ownprocess.DivertInterrupts,
 		TerminalGone:  func() bool { return !xterm.IsTerminal(int(os.Stderr.Fd())) },
 	})
 }
@@ -106,15 +129,18 @@ func Command(ctx context.Context, args []string, std *IO) int {
 	if helped >= 0 { // by --help
 		return helped
 	}
+	command := suggest.Command(parsed, err)
 	if err == nil {
 		err = parsed.Run() // of the chosen command
+	} else if unknown := suggest.Unknown(parser.Model.Node, args); unknown != "" {
+		err = exit.UsageError(unknown)
 	} else {
 		err = exit.UsageError(err.Error())
 	}
 	if err == nil {
 		return ExitOK
 	}
-	return reportError(std, err)
+	return reportError(std, err, command)
 }
 
 // newParser returns the parser of the command line; exit is called if only help was requested.
@@ -125,7 +151,10 @@ func newParser(ctx context.Context, std *IO, exit func(status int)) *kong.Kong {
 		kong.Writers(std.Out, std.Err),
 		kong.Exit(exit),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(std.Out, (*io.Writer)(nil)), kong.Bind(std),
+		kong.Bind(&completion.Program{Path: std.Program, Config: defaultConfig(std)}),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ExplicitGroups(commandGroups),
+		kong.Vars{"config": defaultConfig(std)},
 		kong.UsageOnError(),
 	)
 	if err != nil {

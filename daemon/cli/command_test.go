@@ -21,7 +21,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What the tests of the daemon and of the command line share.
+// This file has helpers for the tests of the daemon and of the command line.
 const (
 	patience     = daemontest.Patience
 	pythonConfig = daemontest.PythonConfig
@@ -50,7 +50,7 @@ func command(ctx context.Context, funcs handlers.Funcs, in io.Reader, args ...st
 
 func TestCommandsThatOnlyPrint(t *testing.T) {
 	t.Parallel()
-	dir := write(t, map[string]string{"app/function_app.py": "", "good.yaml": pythonConfig, "gone.yaml": strings.Replace(pythonConfig, "./app", "./nothere", 1), "bad.yaml": "functions:\n  f:\n    handlr: {go: g}\n    timeout: soon\n",
+	dir := write(t, map[string]string{"app/function_app.py": "def greet(body): pass\n", "good.yaml": pythonConfig, "other.yaml": strings.Replace(pythonConfig, "{path: ./app", "{function: gret, path: ./app", 1), "gone.yaml": strings.Replace(pythonConfig, "./app", "./nothere", 1), "bad.yaml": "functions:\n  f:\n    handlr: {go: g}\n    timeout: soon\n",
 		"go.yaml": "functions: {f: {trigger: {nats: {}}, handler: {go: g}}}", "old.yaml": strings.Replace(pythonConfig, "processes: 1", "interpreter: /nowhere/python3", 1)})
 	for _, test := range []struct {
 		args   string
@@ -58,19 +58,32 @@ func TestCommandsThatOnlyPrint(t *testing.T) {
 		out    []string
 		errs   []string
 	}{
-		{"version", 0, []string{"drover ", "go1."}, nil},
+		{"version", 0, []string{"drover ", "(go1.", "\ncommit ", "\nworker protocol 4\n"}, nil},
 		{"config schema", 0, []string{"https://json-schema.org/draft/2020-12/schema"}, nil},
 		{"check DIR/good.yaml", 0, []string{"function greet", "consumer greet of stream greet", "(functions.greet.handler.python.processes)", "python3"}, nil},
 		{"check DIR/bad.yaml", 1, nil, []string{"bad.yaml:3:5", "did you mean handler?", "has no key trigger", `"soon" is not a duration`}},
 		{"check DIR/nowhere.yaml", 1, nil, []string{"no configuration "}},
-		{"check DIR/go.yaml", 1, nil, []string{`function f: this program has no Go function "g"`, "daemon.WithFuncs"}},
+		{"check DIR/go.yaml", 0, []string{`function f: this program has no Go function "g"`, "daemon.WithFuncs", "check it with that"}, nil},
+		{"check DIR/good.yaml --load", 0, []string{"app app: its code loads"}, nil},
+		{"check DIR/other.yaml", 5, nil, []string{"other.yaml:7:34: function greet: ", "function_app.py has no function gret; it has: greet; did you mean greet?"}},
+		{"config show DIR/good.yaml --set", 0, []string{"functions:\n  greet:\n", "processes: 1  ", "good.yaml:7"}, nil},
+		{"config show DIR/bad.yaml", 1, nil, []string{"bad.yaml:3:5"}},
 		{"check DIR/old.yaml", 1, nil, []string{"/nowhere/python3", "no such file"}},
 		{"check DIR/gone.yaml", 1, nil, []string{"gone.yaml:7:30: ", "nothere does not exist; path is the directory of the code"}},
 		{"run DIR/gone.yaml", 1, nil, []string{"gone.yaml:7:30: ", "nothere does not exist"}},
 		{"run DIR/bad.yaml", 1, nil, []string{"bad.yaml:3:5"}},
 		{"run DIR/go.yaml", 3, nil, []string{"cannot start", `no Go function "g"`}},
 		{"run DIR/old.yaml", 3, nil, []string{"cannot start", "/nowhere/python3"}},
-		{"fly", 2, nil, []string{"fly", "See drover --help."}},
+		{"fly", 2, nil, []string{"drover: there is no command fly\nSee drover --help."}},
+		{"invoke", 2, nil, []string{"drover: expected \"<function>\"\nSee drover invoke --help."}},
+		{"dead list orders --limit -1", 2, nil, []string{"\nSee drover dead list --help."}},
+		{"start", 2, nil, []string{"there is no command start; did you mean drover run?"}},
+		{"strat", 2, nil, []string{"there is no command strat; did you mean drover run?"}},
+		{"chekc DIR/good.yaml", 2, nil, []string{"did you mean drover check?"}},
+		{"dead lst", 2, nil, []string{"did you mean drover dead list?"}},
+		{"run --config=", 2, nil, []string{"--config is empty; name a configuration file"}},
+		{"send greet -c DIR/good.yaml --count 0", 0, []string{"sent 0 to greet"}, nil},
+		{"send greet -c DIR/good.yaml --body x -H plain", 2, nil, []string{`"plain" is not NAME=VALUE or NAME: VALUE`}},
 		{"run --nonsense", 2, nil, []string{"nonsense"}},
 		{"demo --for 0s", 2, nil, []string{"--for must be more than 0s"}},
 		{"send f --count -1", 2, nil, []string{"--count"}},
@@ -101,11 +114,28 @@ func TestCommandsThatOnlyPrint(t *testing.T) {
 // startCommand runs a command in this process until the test stops it.
 func startCommand(t *testing.T, args ...string) (out *printed, stop func() int) {
 	t.Helper()
+	return startProgram(t, nil, nil, args...)
+}
+
+// startWithFuncs is startCommand for a program with Go functions.
+func startWithFuncs(t *testing.T, funcs handlers.Funcs, args ...string) (out *printed, stop func() int) {
+	t.Helper()
+	return startProgram(t, funcs, nil, args...)
+}
+
+// startWithBatchFuncs is startCommand for a program with Go functions that take batches.
+func startWithBatchFuncs(t *testing.T, funcs handlers.BatchFuncs, args ...string) (out *printed, stop func() int) {
+	t.Helper()
+	return startProgram(t, nil, funcs, args...)
+}
+
+func startProgram(t *testing.T, funcs handlers.Funcs, batched handlers.BatchFuncs, args ...string) (out *printed, stop func() int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	out = newPrinted()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- Command(ctx, args, &IO{In: strings.NewReader(""), Out: out, Err: out, Env: os.LookupEnv, Environ: os.Environ})
+		ended <- Command(ctx, args, &IO{In: strings.NewReader(""), Out: out, Err: out, Env: os.LookupEnv, Environ: os.Environ, Funcs: funcs, BatchFuncs: batched})
 	}()
 	var once sync.Once
 	status := -1
@@ -183,12 +213,34 @@ func TestCodeThatDoesNotLoadEndsTheDaemon(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "import nonexistent_pkg\n"})
 	status, _, errs := command(t.Context(), nil, nil, "run", filepath.Join(dir, "drover.yaml"))
-	if status != ExitStart {
-		t.Errorf("status %d, want %d", status, ExitStart)
+	if status != ExitCode {
+		t.Errorf("status %d, want %d", status, ExitCode)
 	}
 	for _, want := range []string{"ModuleNotFoundError", "pip install nonexistent_pkg", "python3", "Traceback", "line 1"} {
 		if !strings.Contains(errs, want) {
 			t.Errorf("the errors lack %q:\n%s", want, errs)
+		}
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "invoke", "greet", "--body", "x", "-c", filepath.Join(dir, "drover.yaml")); status != ExitCode || !strings.Contains(errs, "nonexistent_pkg") {
+		t.Errorf("invoke: status %d\n%s", status, errs)
+	}
+}
+
+// check --load finds errors that only an import shows.
+func TestCheckLoads(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]string{
+		"def greet(body): pass\nraise RuntimeError('no luck')\n": "RuntimeError: no luck",
+		"def greet(order: 'Nowhere'): pass\n":                    "the annotation of its parameter order cannot be evaluated",
+	} {
+		dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": code})
+		file := filepath.Join(dir, "drover.yaml")
+		if status, _, errs := command(t.Context(), nil, nil, "check", file); status != ExitOK {
+			t.Errorf("check: status %d\n%s", status, errs)
+		}
+		status, out, errs := command(t.Context(), nil, nil, "check", "--load", file)
+		if status != ExitCode || !strings.Contains(errs, want) || !strings.Contains(errs, "function_app.py") || strings.Contains(out, "its code loads") {
+			t.Errorf("check --load: status %d; want %s\n%s%s", status, want, out, errs)
 		}
 	}
 }
@@ -215,7 +267,7 @@ func child(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
 	return startChild(t, exec.Command(path, args...))
 }
 
-// childOfEachTerm starts a command as child does. Two SIGTERMs are two, however soon they follow.
+// childOfEachTerm starts a command like child. Two SIGTERMs always count as two.
 func childOfEachTerm(t *testing.T, args ...string) (*exec.Cmd, *printed, <-chan error) {
 	t.Helper()
 	path, err := os.Executable()

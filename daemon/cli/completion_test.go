@@ -24,7 +24,7 @@ func completed(t *testing.T, words ...string) (out []string) {
 }
 
 // completionDir has a configuration that does not load, because a variable is not set. Its names
-// are found nevertheless.
+// are still found.
 func completionDir(t *testing.T) string {
 	t.Helper()
 	return write(t, map[string]string{
@@ -65,7 +65,7 @@ func TestComplete(t *testing.T) {
 		"invoke --body x ":                "greet grow",
 		"invoke -- --":                    "",
 		"invoke greet --file ":            ":files",
-		"init ":                           "python node go http azure",
+		"init ":                           "python node go http azure azure-queues",
 		"init go ":                        ":dirs",
 		"completion ":                     "bash zsh fish",
 		"scale simulate --trace st":       "steady step :files",
@@ -74,6 +74,7 @@ func TestComplete(t *testing.T) {
 		"worker test ":                    "node python",
 		"worker test --app ":              ":dirs",
 		"worker typings ":                 ":dirs",
+		"worker npm-package ":             ":dirs",
 		"worker test --modes ":            "one threads async",
 		"comp":                            "completion", // hidden commands are not listed
 		"emulate servicebus --listen 1:2": "",

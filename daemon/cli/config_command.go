@@ -1,125 +1,48 @@
 package cli
 
 import (
-	"cmp"
-	"fmt"
-	"io"
-	"runtime"
+	"context"
 
-	"github.com/alecthomas/kong"
-
-	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon"
-	"github.com/drover-run/drover/daemon/cli/completion"
-	"github.com/drover-run/drover/daemon/cli/term"
-	"github.com/drover-run/drover/daemon/internal/buildinfo"
+	"github.com/drover-run/drover/configs/effective"
+	"github.com/drover-run/drover/daemon/cli/about"
 )
 
-// The commands of this file print properties of the program: its schemas, its version, and its
-// command line for the completion of shells.
-
 type configCommand struct {
-	Schema  schemaCommand  `cmd:"" help:"Print the JSON Schema of a configuration."`
-	OpenAPI openAPICommand `cmd:"" name:"openapi" help:"Print the OpenAPI document of the admin server."`
+	Show    showCommand   `cmd:"" help:"Print the effective configuration, and where each value comes from."`
+	Schema  about.Schema  `cmd:"" help:"Print the JSON Schema of a configuration."`
+	OpenAPI about.OpenAPI `cmd:"" name:"openapi" help:"Print the OpenAPI document of the admin server."`
 }
 
-type schemaCommand struct{}
-
-func (schemaCommand) Help() string {
-	return `Editors with a YAML language server use it to complete and check configurations.
-
-Example:
-
-    drover config schema > drover.schema.json
-`
+// showCommand is `drover config show`.
+type showCommand struct {
+	File string `arg:"" optional:"" help:"Read this configuration, as with --config, or this directory: an Azure Functions app, or one with a drover.yaml."`
+	configFlag
+	Set  bool `help:"Leave out the defaults."`
+	JSON bool `name:"json" help:"Print one JSON object per value."`
 }
 
-func (schemaCommand) Run(std *IO) error {
-	schema, err := configs.Schema()
-	if err != nil {
-		return err
-	}
-	_, err = std.Out.Write(append(schema, '\n'))
-	return err
-}
-
-// openAPICommand is `drover config openapi`.
-type openAPICommand struct{}
-
-func (openAPICommand) Help() string {
-	return `Generators make clients in many languages from it. A running daemon also serves it.
+func (*showCommand) Help() string {
+	return `Prints YAML with the origin of each value in a comment: default, the line of the file, the line of the defaults block, the environment variable, or the place in a function app. Secrets are ***, as are values from variables whose names look secret. For an Azure Functions app it imports the code.
 
 Examples:
 
-    drover config openapi > drover.openapi.json
-    curl --unix-socket .drover/admin.sock http://drover/v1/openapi.json
+    drover config show
+    drover config show /etc/drover/orders.yaml --set
+    drover config show --json | jq -r 'select(.from == "environment") | .path'
 `
 }
 
-func (openAPICommand) Run(std *IO) error {
-	text, err := daemon.OpenAPI()
+func (c *showCommand) Run(ctx context.Context, std *IO) error {
+	cfg, err := std.loadConfig(ctx, c.fileOr(c.File))
 	if err != nil {
 		return err
 	}
-	_, err = std.Out.Write(append(text, '\n'))
-	return err
-}
-
-type versionCommand struct{}
-
-func (versionCommand) Help() string {
-	return `Example:
-
-    drover version
-`
-}
-
-func (versionCommand) Run(std *IO) error {
-	_, err := fmt.Fprintf(std.Out, "drover %s (%s, %s/%s)\n", buildinfo.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	return err
-}
-
-// completionCommand is `drover completion`.
-type completionCommand struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"Print the script for this shell: bash, zsh or fish."`
-}
-
-func (*completionCommand) Help() string {
-	return `Completes commands, flags, values, files, and the functions of ./drover.yaml. The program must be in $PATH.
-
-Examples:
-
-    source <(drover completion bash)      # in ~/.bashrc
-    source <(drover completion zsh)       # in ~/.zshrc, after compinit
-    drover completion fish > ~/.config/fish/completions/drover.fish
-`
-}
-
-func (c *completionCommand) Run(std *IO) error {
-	script, err := completion.ReadScript(c.Shell, std.Program)
-	if err != nil {
-		return err
+	values := effective.List(cfg)
+	if c.Set {
+		values = effective.WithoutDefaults(values)
 	}
-	_, err = io.WriteString(std.Out, script)
-	return err
-}
-
-// completeCommand is `drover complete`, which the scripts call. It prints one candidate a line.
-type completeCommand struct {
-	Words []string `arg:"" optional:"" passthrough:"" help:"Complete the last of these words, which follow the program's name."`
-}
-
-func (c *completeCommand) Run(parsed *kong.Context, std *IO) error {
-	words := c.Words
-	if len(words) > 0 && words[0] == "--" {
-		words = words[1:]
+	if c.JSON {
+		return effective.WriteJSON(std.Out, values)
 	}
-	if len(words) == 0 {
-		words = []string{""}
-	}
-	file, _ := std.Env("DROVER_CONFIG")
-	for _, found := range completion.FindCandidates(parsed.Model.Node, words, cmp.Or(file, "drover.yaml")) {
-		fmt.Fprintln(std.Out, term.Printable(found))
-	}
-	return nil
+	return effective.WriteText(std.Out, values)
 }

@@ -91,7 +91,7 @@ func confinedDir(t *testing.T, config string) (file string) {
 	return file
 }
 
-// TestWorkersAreHeldToWhatTheConfigurationSays runs functions that report what they can do.
+// TestWorkersAreHeldToWhatTheConfigurationSays runs functions that report their limits.
 func TestWorkersAreHeldToWhatTheConfigurationSays(t *testing.T) {
 	t.Setenv("DROVER_SECRET", "ours")
 	t.Setenv("A_SECRET", "theirs")

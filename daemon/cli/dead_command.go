@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/cli/functionapps"
+	"github.com/drover-run/drover/daemon/cli/invoke"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/triggers"
@@ -39,14 +38,20 @@ type deadTarget struct {
 
 // openLetters opens the dead letters of the function. done closes them and what they need.
 func (t *deadTarget) openLetters(ctx context.Context, std *IO, shared bool) (d triggers.DeadLetters, cfg *configs.Config, done func() error, err error) {
-	if cfg, err = functionapps.Load(ctx, t.Config, std.Env, std.Environ); err != nil {
+	if cfg, err = std.loadConfig(ctx, t.Config); err != nil {
 		return nil, nil, nil, err
 	}
-	d, hangUp, err := openDeadLetters(ctx, cfg, t.Function, shared, std.newLogger(configs.Log{Level: "error", Format: "auto"}))
+	d, done, err = std.openLettersOf(ctx, cfg, t.Function, shared)
+	return d, cfg, done, err
+}
+
+// openLettersOf opens the dead letters of a function of a configuration.
+func (std *IO) openLettersOf(ctx context.Context, cfg *configs.Config, function string, shared bool) (d triggers.DeadLetters, done func() error, err error) {
+	d, hangUp, err := openDeadLetters(ctx, cfg, function, shared, std.newLogger(configs.Log{Level: "error", Format: "auto"}))
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	return d, cfg, func() error {
+	return d, func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadCloseLimit)
 		defer cancel()
 		return errors.Join(d.Close(ctx), hangUp())
@@ -62,12 +67,8 @@ func openDeadLetters(ctx context.Context, cfg *configs.Config, function string, 
 }
 
 func noFunction(cfg *configs.Config, name string) error {
-	names := slices.Sorted(maps.Keys(cfg.Functions))
-	hint := ""
-	if near := configs.Nearest(name, names); near != "" {
-		hint = fmt.Sprintf(" (did you mean %s?)", near)
-	}
-	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", term.Printable(name), hint, strings.Join(names, ", "))
+	hint, names := similarNames(name, cfg)
+	return fmt.Errorf("there is no function %s in the configuration%s; it has: %s", term.Printable(name), hint, names)
 }
 
 type deadListCommand struct {
@@ -135,34 +136,13 @@ func (c *deadListCommand) Run(ctx context.Context, std *IO) (err error) {
 			return fmt.Errorf("writing the list: %w", err)
 		}
 	}
-	_, err = fmt.Fprintln(std.Out, c.summaryText(n, others))
+	_, err = fmt.Fprintln(std.Out, c.SummaryText(n, others, c.Limit))
 	return err
-}
-
-func (c *deadListCommand) summaryText(n, others int) string {
-	matching := ""
-	if c.IsGiven() {
-		matching = "matching "
-	}
-	text := fmt.Sprintf("%d %sdead letters", n, matching)
-	switch n {
-	case 0:
-		text = "no " + matching + "dead letters"
-	case 1:
-		text = "1 " + matching + "dead letter"
-	}
-	if n == c.Limit && n > 0 {
-		text += ", and maybe more: --limit shows them"
-	}
-	if others > 0 && !c.AnyFunction {
-		text += fmt.Sprintf("; other functions have %d more at the same source: --any-function shows them", others)
-	}
-	return text
 }
 
 type deadShowCommand struct {
 	deadTarget
-	ID   string `arg:"" name:"id" help:"Print the dead letter with this ID, from drover dead list."`
+	ID   string `arg:"" name:"id" help:"Print the dead letter with this ID, from drover dead list, or with this message ID, from the log."`
 	JSON bool   `name:"json" help:"Print JSON."`
 	Body bool   `help:"Print only the body, byte for byte; not on a terminal."`
 }
@@ -171,6 +151,7 @@ func (*deadShowCommand) Help() string {
 	return `Examples:
 
     drover dead show orders 17
+    drover dead show orders orders:42          # by the ID of the message, as the log prints it
     drover dead show orders 17 --body > message.bin
 `
 }
@@ -180,33 +161,31 @@ func (c *deadShowCommand) Run(ctx context.Context, std *IO) (err error) {
 		return exit.UsageError("give --body or --json, not both")
 	}
 	if c.Body && std.OutIsTerminal {
-		return exit.UsageError("--body prints what the message has, which a terminal might obey: redirect it into a file")
+		return exit.UsageError("--body prints the body unchanged, and it could contain terminal control codes: redirect it to a file")
 	}
 	d, _, done, err := c.openLetters(ctx, std, false)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	for letter, err := range deadletter.BrowseAll(ctx, d, deadletter.FullPage) {
-		if err != nil {
-			return err
-		}
-		if letter.ID != c.ID {
-			continue
-		}
-		text := []byte(deadletter.FullText(letter))
-		switch {
-		case c.Body:
-			text = letter.Message.Body
-		case c.JSON:
-			if text, err = deadletter.MarshalLine(letter); err != nil {
-				return err
-			}
-		}
-		_, err = std.Out.Write(text)
+	letter, err := deadletter.FindOne(ctx, d, c.ID)
+	if errors.Is(err, deadletter.ErrNotFound) {
+		return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s lists them", term.Printable(c.ID), c.Function, c.Function)
+	}
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("there is no dead letter %s of function %s; drover dead list %s lists them", term.Printable(c.ID), c.Function, c.Function)
+	text := []byte(deadletter.FullText(letter))
+	switch {
+	case c.Body:
+		text = letter.Message.Body
+	case c.JSON:
+		if text, err = deadletter.MarshalLine(letter); err != nil {
+			return err
+		}
+	}
+	_, err = std.Out.Write(text)
+	return err
 }
 
 type deadReplayCommand struct {
@@ -244,7 +223,72 @@ func (c *deadReplayCommand) Run(ctx context.Context, std *IO) (err error) {
 
 // newDeadJob returns the replay or purge of a selection.
 func (std *IO) newDeadJob(selection *deadletter.Selection, cfg *configs.Config) *deadletter.Job {
-	return &deadletter.Job{Selection: selection, Out: std.Out, Err: std.Err, ErrIsTerminal: std.ErrIsTerminal, ForceStop: std.ForceStop, DataDir: cfg.DataDir}
+	return &deadletter.Job{Selection: selection, Out: std.Out, Err: std.Err, ErrIsTerminal: std.ErrIsTerminal, Palette: term.NewPalette(std.ErrIsTerminal, std.Env), ForceStop: std.ForceStop, DataDir: cfg.DataDir}
+}
+
+// replayCommand is `drover replay`.
+type replayCommand struct {
+	ID       string `arg:"" name:"id" help:"Use the dead letter with this ID, from drover dead list, or of the message with this ID, from the log."`
+	Function string `placeholder:"NAME" help:"Search only the dead letters of this function."`
+	configFlag
+	Debug  bool `help:"Run the function in this command with the message, in a debugger. The dead letter is kept."`
+	Remove bool `help:"With --debug: remove the dead letter if the function completes the message."`
+}
+
+func (*replayCommand) Help() string {
+	return `Searches the dead letters of all functions. Without --debug, it does what drover dead replay does.
+
+With --debug it works like drover invoke --debug: the function gets the terminal and has no time limit. Python stops in pdb, at the first line of the function and where an exception is raised; Node.js in node inspect.
+
+Examples:
+
+    drover replay 17
+    drover replay 17 --debug
+`
+}
+
+func (c *replayCommand) Run(ctx context.Context, std *IO) error {
+	if c.Remove && !c.Debug {
+		return exit.UsageError("--remove is for --debug; without it, the dead letter is sent back to its source")
+	}
+	cfg, err := std.loadConfig(ctx, c.Config)
+	if err != nil {
+		return err
+	}
+	names := slices.Sorted(maps.Keys(cfg.Functions))
+	if c.Function != "" {
+		names = []string{c.Function}
+	}
+	open := func(name string) (triggers.DeadLetters, func() error, error) {
+		return std.openLettersOf(ctx, cfg, name, false)
+	}
+	function, letter, err := deadletter.FindNamed(ctx, c.ID, names, open)
+	if err != nil {
+		return err
+	}
+	if !c.Debug {
+		own := deadReplayCommand{deadTarget: deadTarget{function, c.configFlag}, Choice: deadletter.Choice{IDs: []string{letter.ID}}}
+		return own.Run(ctx, std)
+	}
+	m := letter.Message
+	m.Attempt = max(m.Attempt, 1)
+	if sources.TraitsOf(cfg.Functions[function].Trigger).SessionState {
+		m.Session = new(invoke.Session)
+	}
+	own := std.newInvocation(cfg, function)
+	own.Debug = true
+	if err = own.Run(ctx, &m); err == nil && c.Remove {
+		d, done, err := open(function)
+		if err != nil {
+			return err
+		}
+		if err = errors.Join(d.Remove(ctx, letter), done()); err == nil {
+			_, err = fmt.Fprintf(std.Err, "dead letter %s of function %s was removed\n", term.OneLine(letter.ID, 80), function)
+		}
+		return err
+	}
+	_ = term.Print(std.Err, fmt.Sprintf("dead letter %[1]s of function %[2]s was kept; to replay it: drover dead replay %[2]s %[1]s\n", term.OneLine(letter.ID, 80), function))
+	return err
 }
 
 type deadPurgeCommand struct {

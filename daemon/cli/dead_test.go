@@ -156,6 +156,8 @@ func TestDeadLettersByCommand(t *testing.T) {
 			t.Errorf("the body is printed as %q", out)
 		}
 		dead(t, file, 0, `"id":"2"`, "show", "greet", "2", "--json")
+		dead(t, file, 0, `"id":"1"`, "show", "greet", first.Message, "--json")
+		dead(t, file, 0, "matched 1, would replay 1, did nothing", "replay", "greet", first.Message, "--dry-run")
 		dead(t, file, 1, "there is no dead letter 99 of function greet", "show", "greet", "99")
 		dead(t, file, 0, "matched 2, would replay 2, did nothing", "replay", "greet", "--all", "--dry-run")
 		dead(t, file, 0, "matched 1, would purge 1, did nothing", "purge", "greet", "--id", "2", "--dry-run")
@@ -195,7 +197,7 @@ func TestDeadCommandsThatAreWrong(t *testing.T) {
 		"replay greet":                      "--all replays all of them",
 		"purge greet --yes":                 "--all purges all of them",
 		"purge greet --all":                 "--yes to purge them",
-		"replay greet --all --id 1":         "--all is for all of them",
+		"replay greet --all --id 1":         "--all selects all of them",
 		"replay greet --all --rate fast":    `--rate is "fast"; write it as 100/s`,
 		"replay greet --all --rate 0/s":     `--rate is "0/s"`,
 		"replay greet --all --limit=-1":     "--limit must not be negative",
@@ -210,7 +212,7 @@ func TestDeadCommandsThatAreWrong(t *testing.T) {
 	}
 	out, errs := newPrinted(), newPrinted()
 	status := Command(t.Context(), []string{"dead", "show", "greet", "1", "--body", "-c", file}, &IO{Out: out, Err: errs, OutIsTerminal: true, Env: os.LookupEnv})
-	if status != ExitUsage || !strings.Contains(errs.String(), "redirect it into a file") {
+	if status != ExitUsage || !strings.Contains(errs.String(), "redirect it to a file") {
 		t.Errorf("a body on a terminal: %d, %s", status, errs)
 	}
 }

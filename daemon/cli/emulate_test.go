@@ -85,7 +85,7 @@ func TestEmulateServiceBusMistakes(t *testing.T) {
 		"a lock":          {[]string{"--queue", "q", "--lock", "6m"}, ExitUsage, "at most 5m"},
 		"an address":      {[]string{"--queue", "q", "--listen", "5672"}, ExitUsage, "HOST:PORT"},
 		"an address used": {[]string{"--queue", "q", "--listen", l.Addr().String()}, ExitFailed, "Choose another address"},
-		"a name":          {[]string{"--queue", "a b"}, ExitFailed, "no name of a queue"},
+		"a name":          {[]string{"--queue", "a b"}, ExitFailed, "not a name of a queue"},
 		"a subscription":  {[]string{"--subscription", "billing"}, ExitUsage, "TOPIC/NAME"},
 		"twice":           {[]string{"--queue", "q", "--session-queue", "q"}, ExitFailed, "exists already"},
 	} {

@@ -25,23 +25,36 @@ var notRun = map[string]string{
 	"drover tune orders --messages orders.jsonl --for 30s --processes 1,2 --threads 1,8,32 --yes --write": "it measures for 30 seconds; TestTuneWrites runs a shorter one",
 	"drover emulate servicebus --queue orders --session-queue carts --subscription events/billing":        "it listens on a fixed port; TestEmulateServiceBus runs it on another one",
 	"drover emulate storagequeue --queue orders":                                                          "it listens on a fixed port; TestEmulateStorageQueue runs it on another one",
-	"drover tune thumbnails --messages thumbnails.jsonl --yes":                                            "it measures for two minutes; TestTuneSleeping runs a shorter one",
 	"drover worker test --app ./conformance --module conformance -- ./my-worker --quiet":                  "it takes a minute; TestWorkerTestOfAWorkerThatFails tests another worker",
 	"systemctl enable --now drover":                                                                       "it needs systemd as root",
 	"systemctl status drover":                                                                             "it needs systemd as root",
+	"drover status --watch --every 10s":                                                                   "it prints until it is stopped; TestStatusWatch stops it",
 	"drover worker test python":                                                                           "it takes a minute; the tests of handlers/python run the same checks",
 	"drover worker test node":                                                                             "it takes a minute; the tests of handlers/node run the same checks",
 	"drover worker test --app ./conformance -- ./my-worker --quiet":                                       "it takes a minute; TestWorkerTestOfAWorkerThatFails tests another worker",
+	"python3 -m pip install drover_functions-*.whl":                                                       "it installs a package for the user; docs/python.md installs it into an environment",
 	"MYPYPATH=typings mypy app":                                                                           "it needs mypy; TestWorkerTypings runs mypy on the same files",
 	"drover check ./my-function-app":                                                                      "it needs azure-functions; TestCheckOfModelV2 reads an app",
+	"drover run ./my-function-app":                                                                        "it needs azure-functions; TestRunQueueChain runs an app",
+	"drover emulate servicebus --queue orders":                                                            "it listens on a fixed port; TestEmulateServiceBus runs it on another one",
+	"drover emulate storagequeue":                                                                         "it listens on a fixed port; TestEmulateStorageQueue runs it on another one",
 	"drover check ./my-function-app --strict":                                                             "it needs azure-functions; TestCheckOfModelV2 reads an app",
-	"drover send price -c ./my-function-app --body '{\"id\": 7}'":                                         "it needs azure-functions; TestQueuesOfAFunctionApp sends to an app",
-	"drover capture price -c ./my-function-app --count 100":                                               "it needs azure-functions; TestQueuesOfAFunctionApp captures from an app",
-	"drover dead list price -c ./my-function-app":                                                         "it needs azure-functions; TestQueuesOfAFunctionApp lists an app's dead letters",
+	"drover check drover.yaml --load":                                                                     "it starts the apps; TestCheckLoads runs it",
+	"drover dead show orders orders:42":                                                                   "it needs a message with this ID; the tests of daemon/cli/deadletter show one by its message",
+	"drover config show orders.yaml --set":                                                                "it needs this file; TestCommandsThatOnlyPrint runs it on another one",
+	"drover config show /etc/drover/orders.yaml --set":                                                    "it needs this file; TestCommandsThatOnlyPrint runs it on another one",
+	"drover init --from-azure ./my-function-app":                                                          "it needs azure-functions; TestInitFromAzure runs it",
+	"drover run --watch":                                                                                  "it runs until it is stopped; TestRunWatch runs it",
+	"drover invoke orders --file order.json --debug":                                                      "it needs a terminal; the page docs/debugging.md and TestDebugPython run it in one",
+	"drover invoke total --file order.json --debug":                                                       "it needs a terminal; TestDebugNode runs it in one",
+	"PYTHONBREAKPOINT=shop_debug.attach drover invoke total --file order.json --debug":                    "it needs debugpy and an editor; TestDebugPython debugs with pdb",
+	"drover replay 17":                                                                                    "it needs a dead letter with this ID; TestReplayInADebugger runs it",
+	"drover replay 17 --debug":                                                                            "it needs a terminal; the page docs/debugging.md and TestReplayInADebugger run it in one",
+	"drover replay orders:42 --debug":                                                                     "it needs a terminal; TestReplayInADebugger runs it in one",
 	"source <(drover completion zsh)":                                                                     "it needs zsh; TestCompletionInZsh runs the script",
 }
 
-// TestExamples runs the sections of testdata/examples.md and compares what is printed.
+// TestExamples runs the sections of testdata/examples.md and compares the output.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"bash", "curl", "jq"} {
@@ -149,7 +162,7 @@ func TestEveryExampleRuns(t *testing.T) {
 			t.Errorf("%s is in notRun, and in no help text or document", line)
 		}
 		if name := testName.FindString(reason); name != "" && !slices.Contains(tests, name) {
-			t.Errorf("the reason not to run %s names %s, which is no test here", line, name)
+			t.Errorf("the reason not to run %s names %s, which is not a test here", line, name)
 		}
 	}
 	if len(all) < 50 {

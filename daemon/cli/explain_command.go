@@ -30,16 +30,18 @@ type explainCommand struct {
 	About string `arg:"" help:"Explain this function, or the message with this ID."`
 	clientFlags
 	Message bool `help:"Treat the argument as a message ID, even if a function has the same name."`
+	Verbose bool `short:"v" help:"Print the numbers as well: slots, workers, and the scaler's formula."`
 	JSON    bool `name:"json" help:"Print JSON."`
 }
 
 func (*explainCommand) Help() string {
-	return `For a function, prints what limits it, how many messages wait, which messages hold its slots, and what the scaler decided.
+	return `For a function, prints its limit, the number of messages waiting, the message that has been in flight longest, and the scaler's decision.
 For a message, prints its state: in flight, waiting for a retry, ready at the source, or dead-lettered with the reason.
 
 Examples:
 
     drover explain thumbnails
+    drover explain thumbnails --verbose
     drover explain thumbnails:17        # a NATS message: stream and sequence number
     drover explain --message thumbnails
 `
@@ -74,7 +76,7 @@ func (c *explainCommand) Run(ctx context.Context, std *IO) error {
 		return err
 	}
 	for _, e := range answer.Explanations {
-		_, _ = fmt.Fprint(std.Out, statustext.ExplanationText(e))
+		_ = term.Print(std.Out, statustext.ExplanationText(e, c.Verbose))
 	}
 	return nil
 }
@@ -84,7 +86,7 @@ func (c *explainCommand) explainOffline(ctx context.Context, std *IO, noDaemon e
 	if c.DataDir != "" {
 		return nil, noDaemon
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := std.loadConfig(ctx, c.Config)
 	if err != nil {
 		return nil, fmt.Errorf("%w, and the sources cannot be queried: %w", noDaemon, err)
 	}
@@ -105,7 +107,7 @@ func (c *explainCommand) explainOffline(ctx context.Context, std *IO, noDaemon e
 		return []api.Explanation{e}, nil
 	}
 	source := func(name string) triggers.Trigger { return opened[name] }
-	return status.ExplainAtSources(ctx, slices.Sorted(maps.Keys(cfg.Functions)), source, c.About, "not found: no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
+	return status.ExplainAtSources(ctx, slices.Sorted(maps.Keys(cfg.Functions)), source, c.About, "no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
 }
 
 // maxDeadSearched is how many dead letters of a function are searched for a message.
@@ -117,7 +119,7 @@ func (c *explainCommand) searchDeadLetters(ctx context.Context, unknown []api.Ex
 		unknown[0].Notes = append(unknown[0].Notes, "dead letters were not searched: that needs the configuration; give --config instead of --data-dir")
 		return unknown
 	}
-	cfg, err := configs.LoadContext(ctx, c.Config, std.Env)
+	cfg, err := std.loadConfig(ctx, c.Config)
 	if err != nil {
 		unknown[0].Notes = append(unknown[0].Notes, fmt.Sprintf("dead letters were not searched: %v", err))
 		return unknown
@@ -164,8 +166,8 @@ func (c *explainCommand) findDeadLetter(ctx context.Context, function string, fr
 }
 
 type scaleCommand struct {
-	Explain  scaleExplainCommand `cmd:"" help:"Explain the latest scaling decisions of a running daemon: inputs, formula, and the limits that applied."`
-	Simulate simulateCommand     `cmd:"" help:"Simulate the scaling policy, and those of other systems, on a trace of arrivals."`
+	Explain  scaleExplainCommand `cmd:"" help:"Explain the latest scaling decisions of a running daemon."`
+	Simulate simulateCommand     `cmd:"" group:"configure" help:"Simulate the scaling policy, and those of other systems, on a trace of arrivals."`
 }
 
 // simulateCommand is `drover scale simulate`.
@@ -185,12 +187,14 @@ func (c *simulateCommand) Run(std *IO) error { return c.Options.Run(std.Out, std
 // scaleExplainCommand is `drover scale explain`.
 type scaleExplainCommand struct {
 	clientFlags
+	Verbose bool `short:"v" help:"Print the inputs and the formula as well."`
 }
 
 func (*scaleExplainCommand) Help() string {
-	return `Example:
+	return `Examples:
 
     drover scale explain
+    drover scale explain --verbose
 `
 }
 
@@ -203,7 +207,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	found, err := printDecisions(ctx, std, client, "")
+	found, err := c.printDecisions(ctx, std, client, "")
 	if err != nil {
 		return err
 	}
@@ -212,7 +216,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 		return fmt.Errorf("looking for instances: %w", err)
 	}
 	for _, dir := range dirs {
-		more, err := printDecisions(ctx, std, admin.NewSocketClient(dir), " in instance "+filepath.Base(dir))
+		more, err := c.printDecisions(ctx, std, admin.NewSocketClient(dir), " in instance "+filepath.Base(dir))
 		if err != nil && !errors.Is(err, admin.ErrNoDaemon) { // an instance that has ended has no decisions
 			return err
 		}
@@ -225,7 +229,7 @@ func (c *scaleExplainCommand) Run(ctx context.Context, std *IO) error {
 }
 
 // printDecisions prints one daemon's latest decisions, and reports whether it has any.
-func printDecisions(ctx context.Context, std *IO, client *admin.Client, where string) (found bool, err error) {
+func (c *scaleExplainCommand) printDecisions(ctx context.Context, std *IO, client *admin.Client, where string) (found bool, err error) {
 	var latest map[string]api.Decided
 	if err := client.GetJSON(ctx, api.ScalePath, &latest); err != nil {
 		return false, err
@@ -233,8 +237,12 @@ func printDecisions(ctx context.Context, std *IO, client *admin.Client, where st
 	for _, about := range slices.Sorted(maps.Keys(latest)) {
 		d := latest[about]
 		_, _ = fmt.Fprintf(std.Out, "%s%s, decided at %s, %v ago\n", about, where, d.At.Format(time.TimeOnly), time.Since(d.At).Round(time.Second))
+		_ = term.Print(std.Out, "  "+term.Printable(d.Sentence)+"\n")
+		if !c.Verbose {
+			continue
+		}
 		for line := range strings.Lines(d.Text) {
-			_, _ = fmt.Fprint(std.Out, "  ", line)
+			_ = term.Print(std.Out, "  "+line)
 		}
 	}
 	return len(latest) > 0, nil

@@ -55,8 +55,8 @@ functions:
 	out, stop := startCommand(t, "run", r.file)
 	out.WaitFor(t, "msg=running")
 	r.send("orders", "x")
-	explains(t, out, r.file, "orders", "function orders: app down\n  its app is down: ", "connection refused; nothing is received until it is", "1 message waits at its source")
-	explains(t, out, r.file, "orders:1", "message orders:1 of function orders: ready", "drover explain orders shows the limit of the function")
+	explains(t, out, r.file, "orders", "Function orders cannot receive. Its app is down: ", "connection refused; nothing is received until it is up", "1 message waits at its source")
+	explains(t, out, r.file, "orders:1", "Message orders:1 of function orders waits at its source", "drover explain orders shows the limit of the function")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -79,9 +79,9 @@ def greet(message):
 	out, stop := startCommand(t, "run", r.file)
 	out.WaitFor(t, "\"msg\":\"running\"")
 	r.send("greet", "die")
-	explains(t, out, r.file, "greet", "function greet: no worker\n  no worker is ready; starting: 1, restarted after a crash: 1\n", "workers: 0 ready, 1 starting")
+	explains(t, out, r.file, "greet", "Function greet waits for a worker. No worker is ready; starting: 1, restarted after a crash: 1\n")
 	r.send("greet", "world")
-	explains(t, out, r.file, "greet:2", "message greet:2 of function greet: ready")
+	explains(t, out, r.file, "greet:2", "Message greet:2 of function greet waits at its source")
 	if err := os.Remove(filepath.Join(r.dir, "app", "dies")); err != nil {
 		t.Fatal(err)
 	}
@@ -114,13 +114,13 @@ two = one
 	for range 2 {
 		r.send("one", "x")
 	}
-	explains(t, out, r.file, "two", "function two: full\n  the slots of app both are in use, 2 of 2 (2 by one): the workers are the limit", "slots in use: 0 of at most ", "workers: 1 ready")
+	explains(t, out, r.file, "two", "Function two is at its limit. The slots of app both are in use, 2 of 2 (2 by one): the workers are the limit", "0 messages wait at its source")
 	r.send("two", "x")
 	explains(t, out, r.file, "two", "1 message waits at its source")
 	if err := os.WriteFile(filepath.Join(r.dir, "app", "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	explains(t, out, r.file, "two", "function two: receiving\n  no limit applies: it waits for messages, with 2 free slots")
+	explains(t, out, r.file, "two", "Function two is receiving. No limit applies: it waits for messages, with 2 free slots")
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d\n%s", status, out)
 	}
@@ -156,12 +156,12 @@ func TestExplainAFunctionThatHasStopped(t *testing.T) {
 	defer tick.Stop()
 	var why daemon.Explanation
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
-		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(statustext.ExplanationText(why), "1 message waits") {
+		if why = explained(t, cfg, "bad", "", "stopped"); strings.Contains(statustext.ExplanationText(why, false), "1 message waits") {
 			break
 		}
 	}
-	says(t, why, "function bad: stopped\n  it is disabled, because its code does not load: ", "no module", "1 message waits at its source")
-	says(t, explained(t, cfg, "good", "", "receiving"), "no limit applies")
+	says(t, why, "Function bad is stopped. It is disabled, because its code does not load: ", "no module", "1 message waits at its source")
+	says(t, explained(t, cfg, "good", "", "receiving"), "No limit applies")
 	stop()
 	var loadError *handlers.LoadError
 	if err := <-ended; err != nil && !errors.As(err, &loadError) {

@@ -47,7 +47,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) daemo
 func says(t *testing.T, e daemon.Explanation, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
-		if text := statustext.ExplanationText(e); !strings.Contains(text, part) {
+		if text := statustext.ExplanationText(e, true); !strings.Contains(text, part) {
 			t.Errorf("it lacks %q:\n%s", part, text)
 		}
 	}
@@ -76,21 +76,21 @@ func TestExplainMessage(t *testing.T) {
 		f.Concurrency = 1
 		cfg.Functions["f"] = f
 	})
-	says(t, explained(t, cfg, "f", "", "receiving"), "function f: receiving", "with 1 free slot", "messages wait at its source", "slots in use: 0 of at most 1")
+	says(t, explained(t, cfg, "f", "", "receiving"), "Function f is receiving. No limit applies", "with 1 free slot", "messages wait at its source", "slots in use: 0 of at most 1")
 	queue.Send(triggers.Message{ID: "later", Body: []byte("retry")})
 	e := explained(t, cfg, "later", "", "retry")
-	says(t, e, "message later of function f: retry", "attempt 1 of 5 failed, and the next is due in ", "the error: no ?[2J luck")
+	says(t, e, "Message later of function f waits for its next attempt. Attempt 1 of 5 failed, and the next is due in ", "the error: no ?[2J luck")
 	queue.Send(triggers.Message{ID: "bad", Body: []byte("reject")})
 	says(t, explained(t, cfg, "bad", "", "dead"), "moved to the dead letters", "at attempt 1", "the error: no good")
 	queue.Send(triggers.Message{ID: "failed", Body: []byte("fail")})
 	says(t, explained(t, cfg, "failed", "", "retry"), "the error: ValueError", "line 3, in charge")
 	queue.Send(triggers.Message{ID: "f"})
-	says(t, explained(t, cfg, "f", "message", "in_flight"), "it is being handled for", "times out in", "this is attempt 1 of 5")
-	says(t, explained(t, cfg, "f", "", "full"), "its slots are in use, 1 of 1: its concurrency is the limit", "1 in flight, the oldest for", "2 failed messages wait for a retry")
-	says(t, explained(t, cfg, "nobody", "", api.StateUnknown), "message nobody: unknown", "not found")
+	says(t, explained(t, cfg, "f", "message", "in_flight"), "It is being handled for", "times out in", "this is attempt 1 of 5")
+	says(t, explained(t, cfg, "f", "", "full"), "Its slots are in use, 1 of 1: its concurrency is the limit", "1 in flight, the oldest for", "2 failed messages wait for a retry")
+	says(t, explained(t, cfg, "nobody", "", api.StateUnknown), "Message nobody was not found. It is not in flight")
 
 	d.SetPaused(t.Context(), "f", true, time.Time{})
-	says(t, explained(t, cfg, "f", "", "paused"), "paused until resumed: drover resume f")
+	says(t, explained(t, cfg, "f", "", "paused"), "Function f is paused. It stays paused until you run drover resume f")
 	d.SetPaused(t.Context(), "f", true, time.Now().Add(time.Hour))
 	says(t, explained(t, cfg, "f", "", "paused"), "paused until ")
 }
@@ -109,7 +109,7 @@ func (unreachable) Close(context.Context) error { return nil }
 func TestExplainWhatCannotReceive(t *testing.T) {
 	_, cfg := daemonOn(t, unreachable{}, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
 	e := explained(t, cfg, "f", "", "unreachable")
-	says(t, e, "its source has been unreachable for", "the broker is away", "its source does not report its backlog")
+	says(t, e, "Function f cannot receive. Its source has been unreachable for", "the broker is away", "its source does not report its backlog")
 	if _, text := ask(t, admin.SocketPath(cfg.DataDir), "/readyz"); !strings.Contains(text, "function f receives nothing") {
 		t.Errorf("readiness: %s", text)
 	}
@@ -131,18 +131,18 @@ func TestExplainWhatTheSourceSays(t *testing.T) {
 		source triggers.Trigger
 		wants  []string
 	}{
-		"ready":          {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"message m of function f: ready", "it is ready at its source, behind 7 others", "drover explain f shows"}},
-		"perhaps leased": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f: ready", "the source does not report whether it is ready or delivered\n"}},
-		"held":           {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f: held", "it was prefetched, and waits for a slot"}},
-		"held back":      {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f: held", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
-		"later":          {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f: later", "scheduled for later at its source: until " + due.Format(time.DateTime)}},
-		"deferred":       {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f: later", "scheduled for later at its source\n"}},
-		"leased":         {shows{found: triggers.Found{Place: triggers.PlaceLeased, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f: leased", "its source has delivered it", "it was enqueued at ", ", 1m"}},
-		"done":           {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f: done", "its source keeps it for other consumers"}},
-		"not there":      {shows{err: triggers.ErrNotFound}, []string{"message m: unknown", "no source lists it"}},
-		"sessions":       {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"message m: unknown", "the source of f: q has sessions: the source cannot be searched"}},
-		"away":           {shows{err: errors.New("no route \x1b[2J")}, []string{"message m: unknown", "the source of f: no route ?[2J"}},
-		"no finder":      {unreachable{}, []string{"message m: unknown"}},
+		"ready":          {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: 7}}, []string{"Message m of function f waits at its source. It is ready at its source, behind 7 others", "drover explain f shows"}},
+		"perhaps leased": {shows{found: triggers.Found{Place: triggers.PlaceReady, Ahead: -1, Doubtful: true}}, []string{"f waits at its source. It is at its source; the source does not report whether it is ready or delivered\n"}},
+		"held":           {shows{found: triggers.Found{Place: triggers.PlaceHeld}}, []string{"f waits in drover. It was prefetched, and waits for a slot"}},
+		"held back":      {shows{found: triggers.Found{Place: triggers.PlaceHeld, Due: due, Failures: 2}}, []string{"f waits in drover. ", "its next attempt, at " + due.Format(time.DateTime), "it has failed 2 times"}},
+		"later":          {shows{found: triggers.Found{Place: triggers.PlaceLater, Due: due}}, []string{"f is scheduled for later. ", "scheduled for later at its source: until " + due.Format(time.DateTime)}},
+		"deferred":       {shows{found: triggers.Found{Place: triggers.PlaceLater}}, []string{"f is scheduled for later. ", "scheduled for later at its source\n"}},
+		"leased":         {shows{found: triggers.Found{Place: triggers.PlaceLeased, Enqueued: time.Now().Add(-time.Minute)}}, []string{"f is delivered. Its source has delivered it", "it was enqueued at ", ", 1m"}},
+		"done":           {shows{found: triggers.Found{Place: triggers.PlaceDone}}, []string{"f is done. ", "its source keeps it for other consumers"}},
+		"not there":      {shows{err: triggers.ErrNotFound}, []string{"Message m was not found. ", "no source lists it"}},
+		"sessions":       {shows{err: fmt.Errorf("q has sessions: %w", triggers.ErrUnsearchable)}, []string{"Message m was not found. ", "the source of f: q has sessions: the source cannot be searched"}},
+		"away":           {shows{err: errors.New("no route \x1b[2J")}, []string{"Message m was not found. ", "the source of f: no route ?[2J"}},
+		"no finder":      {unreachable{}, []string{"Message m was not found. "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, cfg := daemonOn(t, test.source, func(context.Context, *triggers.Message) ([]byte, error) { return nil, nil }, nil)
@@ -199,15 +199,15 @@ func TestExplainCommand(t *testing.T) {
 			t.Fatal(errs)
 		}
 	}
-	until("no limit applies", "greet")
+	until("Function greet is receiving. No limit applies", "greet")
 	send("bad")
-	until("message greet:1 of function greet: dead", "greet:1")
+	until("Message greet:1 of function greet is a dead letter. ", "greet:1")
 	send("slow")
 	until(", in worker ", "greet:2")
-	until("its slots are in use, 1 of 1: its own concurrency is the limit", "greet")
+	until("Its slots are in use, 1 of 1: its own concurrency is the limit", "greet")
 	send("waits")
-	until("it is ready at its source, behind 0 others", "greet:3")
-	until("message greet:99: unknown", "greet:99")
+	until("It is ready at its source, behind 0 others", "greet:3")
+	until("Message greet:99 was not found", "greet:99")
 	var said daemon.Explanations
 	if err := json.Unmarshal([]byte(explain("greet:2", "--json")), &said); err != nil || said.Explanations[0].State != "in_flight" {
 		t.Errorf("%+v, %v", said, err)
@@ -221,8 +221,8 @@ func TestExplainCommand(t *testing.T) {
 	stop()
 	// Without a daemon, the explanations come from the sources and the dead letters.
 	status, text, errs := command(t.Context(), nil, nil, "explain", "greet", "-c", file)
-	if status != ExitOK || !strings.Contains(text, "no daemon runs it here") || !strings.Contains(errs, "querying the sources instead") {
+	if status != ExitOK || !strings.Contains(text, "Function greet is stopped. No daemon runs it here") || !strings.Contains(errs, "querying the sources instead") {
 		t.Errorf("status %d, %s%s", status, text, errs)
 	}
-	until("message greet:1 of function greet: dead", "greet:1")
+	until("Message greet:1 of function greet is a dead letter. ", "greet:1")
 }

@@ -68,8 +68,8 @@ func TestHealthCommand(t *testing.T) {
 	ask(ExitOK, "ok", "socket.yaml", "--live") // it is live, and must not be killed
 }
 
-// busyDaemon runs a daemon with a message in flight, until the test ends. stop begins to stop it,
-// and returns when the daemon is stopping; the stop waits for the message.
+// busyDaemon runs a daemon with a message in flight until the test ends. stop starts a stop, and
+// returns when the daemon is stopping; the stop waits for the message.
 func busyDaemon(t *testing.T, change func(cfg *configs.Config)) (stop func()) {
 	t.Helper()
 	queue := memory.New(time.Hour)
@@ -130,7 +130,7 @@ func TestHealthOfAnotherProgram(t *testing.T) {
 		{"health", "<html>\x1b[2J", "reading the daemon's answer"},
 		{"health", `{"status": "not ready", "reasons": ["\u001b[2Jgone"]}`, "not ready: ?[2Jgone"},
 		{"status", `{"error": "no \u001b[2J function"}`, "answers 503 Service Unavailable: no ?[2J function"},
-		{"status", "<html>\x1b[2J", "answers 503 Service Unavailable: <html>?[2J (no daemon of this version answers so)"},
+		{"status", "<html>\x1b[2J", "answers 503 Service Unavailable: <html>?[2J (not an answer of this version of drover)"},
 	} {
 		answers <- c.answer
 		want := c.want

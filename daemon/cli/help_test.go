@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,6 +111,65 @@ func flagValues(c *kong.Node) (out []*kong.Value) {
 	return out
 }
 
+// checkGroups checks that the page has a section for each group of the help, with its commands in the same
+// order.
+func checkGroups(t *testing.T, page string) {
+	t.Helper()
+	var want, got []string
+	group := ""
+	for _, g := range commandGroups {
+		want = append(want, "## "+strings.TrimSuffix(g.Title, ":"))
+		for _, c := range testParser(t).Model.Leaves(true) {
+			if own := c.ClosestGroup(); own == nil {
+				t.Errorf("drover %s has no group", c.Path())
+			} else if own.Key == g.Key {
+				want = append(want, "### drover "+c.Path())
+			}
+		}
+	}
+	for line := range strings.Lines(page) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "## ") {
+			group = line
+		}
+		if group != "" && group != "## Exit status" && (line == group || strings.HasPrefix(line, "### drover ")) {
+			got = append(got, line)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/commands.md has the headings\n%s\nand the help has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// docs/commands.md lists every exit status.
+func TestExitStatusesAreDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "## Exit status")
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, status := range []int{ExitOK, ExitFailed, ExitUsage, ExitStart, ExitCutShort, ExitCode} {
+		if !strings.Contains(table, fmt.Sprintf("\n| %d | ", status)) {
+			t.Errorf("the table lacks %d", status)
+		}
+	}
+}
+
+// An empty $DROVER_CONFIG counts as unset.
+func TestConfigurationOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"orders.yaml": "functions: {orders: {trigger: {nats: {}}, handler: {exec: {command: [cat]}}}}\n"})
+	for value, want := range map[string]string{"": "no configuration drover.yaml; ", filepath.Join(dir, "orders.yaml"): "function orders"} {
+		out := newPrinted()
+		env := func(name string) (string, bool) { return value, name == "DROVER_CONFIG" }
+		Command(t.Context(), []string{"check"}, &IO{Out: out, Err: out, Env: env, Environ: func() []string { return nil }})
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q: %s", value, out)
+		}
+	}
+}
+
 var commandHeading = regexp.MustCompile("(?m)^### drover (.+)$")
 
 func TestEveryCommandIsDocumented(t *testing.T) {
@@ -117,6 +178,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkGroups(t, string(text))
 	sections := make(map[string]string)
 	at := commandHeading.FindAllSubmatchIndex(text, -1)
 	for i, m := range at {
@@ -152,7 +214,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		}
 	}
 	for path := range sections {
-		t.Errorf("docs/commands.md has a heading for drover %s, which is no command", path)
+		t.Errorf("docs/commands.md has a heading for drover %s, which is not a command", path)
 	}
 }
 
@@ -188,5 +250,28 @@ func TestHelpAndVersion(t *testing.T) {
 	_, version, _ := command(t.Context(), nil, nil, "version")
 	if status, out, errs := command(t.Context(), nil, nil, "--version"); status != ExitOK || out != version {
 		t.Errorf("--version: status %d, %q, %s", status, out, errs)
+	}
+}
+
+// Each configuration in configs passes drover check as it is.
+func TestExamplesPassTheCheck(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../configs/*.yaml")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			if filepath.Base(file) == "example.yaml" {
+				needNode(t)
+			}
+			out := newPrinted()
+			env := func(name string) (string, bool) { v, found := os.LookupEnv(name); return v, found && name == "PATH" }
+			status := Command(t.Context(), []string{"check", file}, &IO{Out: out, Err: out, Env: env, Environ: os.Environ})
+			if status != ExitOK || !strings.Contains(out.String(), "\nfunction ") && !strings.HasPrefix(out.String(), "function ") {
+				t.Errorf("status %d\n%s", status, out)
+			}
+		})
 	}
 }

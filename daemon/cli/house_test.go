@@ -30,15 +30,16 @@ var mayImport = []struct {
 	{"configs", []string{"configs", "triggers", "handlers", "scaler"}},
 	{"daemon/cli", []string{"daemon", "configs", "handlers", "triggers", "scaler"}},
 	{"deploy", nil}, // only tests
-	{"bench", []string{"daemon", "configs", "handlers", "triggers", "scaler", "internal/chart"}},
+	{"bench", []string{"bench", "daemon", "configs", "handlers", "triggers", "scaler", "internal/chart"}},
 }
 
 // exactly lists the packages that may import less than their folder may.
 var exactly = map[string][]string{
 	"triggers":                       {},
 	"triggers/memory":                {"triggers"},
-	"triggers/lease":                 {"triggers"},
-	"triggers/natsjs":                {"triggers", "triggers/natsjs/client", "triggers/natsjs/consumers", "triggers/natsjs/convert", "triggers/natsjs/deadletters", "triggers/natsjs/ledger"},
+	"triggers/lease":                 {"triggers", "triggers/lease/record"},
+	"triggers/lease/record":          {},
+	"triggers/natsjs":                {"triggers", "triggers/lease/record", "triggers/natsjs/client", "triggers/natsjs/consumers", "triggers/natsjs/convert", "triggers/natsjs/deadletters", "triggers/natsjs/ledger"},
 	"triggers/natsjs/client":         {"triggers", "triggers/natsjs/dialer"},
 	"triggers/natsjs/consumers":      {"triggers", "triggers/natsjs/convert"},
 	"triggers/natsjs/convert":        {"triggers"},
@@ -47,57 +48,83 @@ var exactly = map[string][]string{
 	"triggers/natsjs/dialer":         {},
 	"triggers/natsjs/embedded":       {},
 	"handlers":                       {"triggers"},
-	"triggers/servicebus":            {"triggers", "triggers/lease", "triggers/servicebus/convert", "triggers/servicebus/namespace"},
+	"triggers/servicebus":            {"triggers", "triggers/lease", "triggers/lease/record", "triggers/servicebus/convert", "triggers/servicebus/namespace"},
 	"triggers/servicebus/convert":    {"triggers", "triggers/servicebus/wire"},
 	"triggers/servicebus/namespace":  {"triggers/servicebus/wire"},
 	"triggers/servicebus/wire":       {},
 	"triggers/servicebus/emulator":   {"triggers/servicebus/emulator/broker", "triggers/servicebus/emulator/codec"},
-	"triggers/storagequeue":          {"triggers", "triggers/lease"},
+	"triggers/storagequeue":          {"triggers", "triggers/lease", "triggers/lease/record", "triggers/storagequeue/reasons"},
+	"triggers/storagequeue/reasons":  {},
 	"triggers/storagequeue/emulator": {},
 	"triggers/timer":                 {"triggers", "triggers/lease", "triggers/timer/schedule"},
 	"triggers/natsjs/timerstore":     {"triggers/lease", "triggers/timer"},
 	"triggers/timer/schedule":        {},
+	"triggers/httptrigger":           {"triggers", "triggers/httptrigger/keys", "triggers/httptrigger/response", "triggers/httptrigger/routes"},
+	"triggers/httptrigger/response":  {"triggers"},
+	"triggers/httptrigger/keys":      {},
+	"triggers/httptrigger/routes":    {},
 	"daemon/cli/exit":                {},
-	"daemon/cli/completion":          {"configs", "handlers/workers/conformance", "scaler/sim"},
+	"daemon/cli/about":               {"configs", "daemon", "daemon/internal/buildinfo", "handlers/workers/protocol"},
+	"daemon/cli/completion":          {"configs", "daemon/cli/term", "handlers/workers/conformance", "scaler/sim"},
 	"daemon/cli/simulate":            {"configs", "scaler/sim"},
-	"daemon/cli/functionapps":        {"configs", "daemon/cli/exit", "daemon/cli/invoke", "daemon/cli/term", "daemon/internal/apps"},
+	"daemon/cli/functionapps":        {"configs", "daemon/cli/exit", "daemon/cli/invoke", "daemon/cli/term", "daemon/internal/apps", "daemon/internal/program"},
 	"daemon/cli/ownprocess":          {},
 	"daemon/cli/scaffold":            {},
-	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/messagefile", "daemon/cli/term"},
-	"daemon/cli/invoke":              {"triggers", "handlers", "daemon/internal/apps", "daemon/cli/term"},
-	"configs":                        {"configs/confine", "configs/decode", "configs/problems", "configs/readfile", "configs/scaling", "configs/traces", "configs/trust", "configs/values", "handlers/httphandler", "triggers/timer/schedule"},
+	"daemon/cli/deadletter":          {"triggers", "daemon/cli/exit", "daemon/cli/live", "daemon/cli/messagefile", "daemon/cli/pairs", "daemon/cli/term"},
+	"daemon/cli/pairs":               {},
+	"daemon/cli/suggest":             {"configs"},
+	"daemon/cli/codecheck":           {"configs", "configs/problems", "daemon/cli/invoke", "daemon/cli/term", "daemon/internal/apps", "handlers/node"},
+	"daemon/cli/invoke":              {"configs", "triggers", "handlers", "handlers/workers/protocol", "daemon/internal/apps", "daemon/internal/dispatch", "daemon/internal/sources", "daemon/cli/exit", "daemon/cli/pairs", "daemon/cli/send", "daemon/cli/term"},
+	"daemon/internal/watch":          {"configs", "configs/decode", "configs/functionapp", "configs/problems", "configs/readfile", "configs/values", "daemon/internal/api", "daemon/internal/apps", "handlers/interpreters"},
+	"configs":                        {"configs/confine", "configs/decode", "configs/posting", "configs/problems", "configs/readfile", "configs/scaling", "configs/servers", "configs/traces", "configs/trust", "configs/values", "triggers/httptrigger/routes", "triggers/timer/schedule"},
 	"configs/confine":                {"configs/problems", "configs/values"},
-	"configs/decode":                 {"configs/problems", "configs/readfile", "configs/values"},
+	"configs/decode":                 {"configs/envfile", "configs/problems", "configs/readfile", "configs/values"},
+	"configs/effective":              {"configs", "configs/decode", "configs/problems"},
+	"configs/envfile":                {"configs/readfile", "configs/trust"},
+	"configs/posting":                {"configs/problems", "configs/values", "handlers/httphandler"},
 	"configs/problems":               {},
-	"configs/functionapp":            {"configs", "configs/decode", "configs/problems", "configs/readfile"},
+	"configs/functionapp":            {"configs", "configs/decode", "configs/functionapp/custom", "configs/functionapp/hostkeys", "configs/functionapp/httphost", "configs/functionapp/overlay", "configs/posting", "configs/problems", "configs/readfile"},
+	"configs/functionapp/hostkeys":   {"configs/problems"},
 	"configs/readfile":               {},
 	"configs/scaling":                {"configs/decode", "configs/problems", "configs/readfile", "configs/values", "scaler"},
+	"configs/servers":                {"configs/problems", "configs/values"},
 	"configs/traces":                 {"configs/problems", "configs/values"},
 	"configs/trust":                  {},
 	"configs/values":                 {},
 	"daemon/cli/messagefile":         {"triggers"},
-	"daemon/cli/tune":                {"internal/chart"},
+	"daemon/cli/tune":                {"daemon/cli/live", "daemon/cli/term", "internal/chart"},
 	"internal/chart":                 {},
+	"internal/wheel":                 {},
+	"internal/wheel/makewheel":       {"internal/wheel"},
+	"internal/release":               {"internal/wheel"},
+	"internal/release/makerelease":   {"internal/release"},
 	"daemon/cli/tune/measure":        {"triggers", "handlers", "handlers/workers", "configs", "scaler/hostinfo", "daemon/cli/term", "daemon/cli/tune", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry"},
 	"daemon/internal/telemetry":      {},
 	"daemon/internal/admin":          {"configs", "daemon/internal/api", "daemon/internal/telemetry", "daemon/internal/tlsconfig"},
 	"daemon/internal/status":         {"configs", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/bodymemory", "daemon/internal/dispatch", "daemon/internal/instances", "daemon/internal/telemetry", "handlers/workers/process", "scaler", "scaler/autotune", "triggers"},
 	"daemon/internal/api":            {"daemon/internal/telemetry", "scaler", "scaler/autotune"},
-	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/telemetry"},
+	"daemon/internal/dispatch":       {"triggers", "handlers", "daemon/internal/dispatch/attempts", "daemon/internal/dispatch/batches", "daemon/internal/telemetry"},
+	"daemon/drovertest":              {"configs", "daemon", "daemon/internal/dispatch", "daemon/internal/program", "triggers"},
 	"daemon/internal/buildinfo":      {},
+	"daemon/internal/produce":        {"daemon/internal/admin", "daemon/internal/api", "daemon/internal/dispatch", "daemon/internal/sources", "triggers"},
+	"daemon/internal/program":        {"configs", "daemon/internal/dispatch", "daemon/internal/sources", "handlers", "scaler/local", "triggers"},
 	"daemon/internal/daemontest":     {},
 	"daemon/internal/bodymemory":     {"configs", "scaler/hostinfo", "triggers"},
 	"daemon/internal/sources":        {"configs", "triggers", "daemon/internal/dispatch"},
 	"daemon/internal/tlsconfig":      {"configs"},
-	"daemon/internal/apps":           {"configs", "daemon/internal/api", "daemon/internal/dispatch", "daemon/internal/sources", "daemon/internal/telemetry", "daemon/internal/tlsconfig", "handlers", "scaler/autotune", "scaler/hostinfo", "triggers"},
+	"daemon/internal/apps":           {"configs", "daemon/internal/api", "daemon/internal/dispatch", "daemon/internal/dispatch/batches", "daemon/internal/sources", "daemon/internal/telemetry", "daemon/internal/tlsconfig", "handlers", "scaler/autotune", "scaler/hostinfo", "triggers"},
 	"daemon/internal/instances":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry", "scaler", "triggers"},
 	"daemon/internal/autoscale":      {"configs", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/dispatch", "daemon/internal/telemetry", "handlers", "scaler", "triggers"},
 	"daemon/cli/term":                {},
-	"daemon/cli/statustext":          {"daemon/cli/term", "daemon/internal/api", "daemon/internal/telemetry"},
+	"daemon/cli/live":                {"daemon/cli/term"},
+	"daemon/cli/live/livetest":       {},
+	"internal/recording":             {},
+	"daemon/cli/dashboard":           {"daemon/cli/deadletter", "daemon/cli/live", "daemon/cli/statustext", "daemon/cli/term", "daemon/internal/api", "triggers"},
+	"daemon/cli/statustext":          {"daemon/cli/live", "daemon/cli/term", "daemon/internal/api", "daemon/internal/telemetry"},
 	"daemon/cli/emulate":             {"daemon/cli/exit", "triggers/servicebus/emulator", "triggers/storagequeue/emulator"},
-	"daemon/cli/send":                {"configs", "daemon/internal/dispatch", "triggers"},
-	"daemon/cli/demo":                {"configs", "daemon", "daemon/cli/statustext", "daemon/cli/term", "daemon/internal/api", "daemon/internal/sources", "handlers", "triggers"},
-	"daemon/cli/typings":             {"handlers/python"},
+	"daemon/cli/send":                {"configs", "daemon/cli/live", "daemon/cli/term", "daemon/internal/dispatch", "daemon/internal/sources", "triggers"},
+	"daemon/cli/demo":                {"configs", "daemon", "daemon/cli/live", "daemon/cli/statustext", "daemon/cli/term", "daemon/internal/api", "daemon/internal/sources", "handlers", "triggers"},
+	"daemon/cli/typings":             {"daemon/internal/buildinfo", "handlers/node", "handlers/python", "internal/wheel"},
 	"scaler":                         {},
 	"scaler/sim":                     {"internal/chart", "scaler"},
 	"scaler/autotune":                {"scaler/autotune/guard", "scaler/autotune/pool", "scaler/autotune/profile"},
@@ -107,7 +134,7 @@ var exactly = map[string][]string{
 	"scaler/local":                   {"scaler"},
 	"scaler/hostinfo":                {},
 	".":                              {"daemon/cli"},
-	"daemon":                         {"configs", "handlers", "triggers", "scaler", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/bodymemory", "daemon/internal/buildinfo", "daemon/internal/dispatch", "daemon/internal/instances", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry", "daemon/internal/tlsconfig"},
+	"daemon":                         {"configs", "handlers", "triggers", "scaler", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/bodymemory", "daemon/internal/buildinfo", "daemon/internal/dispatch", "daemon/internal/instances", "daemon/internal/produce", "daemon/internal/program", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry", "daemon/internal/tlsconfig"},
 	"handlers/childproc":             {},
 	"handlers/workers":               {"handlers", "triggers", "handlers/sandbox", "handlers/childproc", "handlers/workers/process", "handlers/workers/protocol", "handlers/workers/suspects", "handlers/workers/worker"},
 	"handlers/workers/suspects":      {"handlers", "handlers/workers/process", "handlers/workers/worker"},
@@ -124,6 +151,13 @@ var exactly = map[string][]string{
 
 	"triggers/servicebus/emulator/broker": {"triggers/servicebus/emulator/codec"},
 	"triggers/servicebus/emulator/codec":  {},
+
+	"daemon/internal/dispatch/attempts": {},
+	"daemon/internal/dispatch/batches":  {"triggers", "handlers"},
+
+	"configs/functionapp/custom":   {"configs/decode", "configs/posting"},
+	"configs/functionapp/httphost": {"configs", "configs/servers"},
+	"configs/functionapp/overlay":  {"configs"},
 
 	"triggers/storagequeue/timerstore": {"triggers/storagequeue", "triggers/timer"},
 
@@ -266,6 +300,17 @@ func TestPathsInDocumentsExist(t *testing.T) {
 	}
 }
 
+// docs/README.md is the index, with a link to every page.
+func TestIndexHasEveryPage(t *testing.T) {
+	t.Parallel()
+	all := documents(t)
+	for file := range all {
+		if page := filepath.Base(file); page != "README.md" && !strings.Contains(all["../../docs/README.md"], "]("+page) {
+			t.Errorf("docs/README.md does not link %s", page)
+		}
+	}
+}
+
 // commandLines finds the commands in a document's sh blocks and in backquotes.
 var (
 	shBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
@@ -312,7 +357,8 @@ func TestCommandsInDocumentsExist(t *testing.T) {
 				if !bytes.Contains(bench, []byte("go run ./bench "+words[3])) {
 					t.Errorf("%s: bench has no command %s", file, words[3])
 				}
-			case words[0] == "go" || words[0] == "apt-get" || words[0] == "docker" || words[0] == "systemctl" || words[0] == "curl":
+			case words[0] == "go" || words[0] == "tar" || words[0] == "sha256sum" || words[0] == "apt-get" || words[0] == "docker" || words[0] == "systemctl" || words[0] == "curl" || words[0] == "install" || words[0] == "openssl" || words[0] == "pipx":
+			case words[0] == "cd" || words[0] == "python3" || strings.HasPrefix(words[0], ".venv/bin/"):
 			default:
 				t.Errorf("%s has a command that this test does not know how to check: %s", file, line)
 			}

@@ -62,7 +62,7 @@ functions:
 	if status, _, errs := command(t.Context(), nil, nil, "send", "lost", "-c", file, "--body", "x"); status != 0 {
 		t.Fatal(errs)
 	}
-	out.WaitFor(t, "the app is not well; nothing is received until it is")
+	out.WaitFor(t, "the app is not healthy; nothing is received until it is")
 	out.WaitFor(t, "422 Unprocessable Entity: no such order")
 	until(t, out, "the second attempt", func() bool {
 		mu.Lock()

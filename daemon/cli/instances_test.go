@@ -117,7 +117,7 @@ func TestInstancesFollowTheBacklog(t *testing.T) {
 	out.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 600) // twelve seconds of work for one worker, to be done in two
 	out.WaitFor(t, "an instance is ready\" instance=2")
-	status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
+	status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "--verbose", "-c", s.file)
 	if status != 0 || !strings.Contains(text, "instances, decided at") || !strings.Contains(text, "formula: ceil(") {
 		t.Errorf("explain: status %d\n%s%s", status, text, errs)
 	}
@@ -225,10 +225,10 @@ func TestInstancesThatCannotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, out, ended := child(t, "run", s.file)
-	if status := waitFor(t, ended, out); status != ExitStart {
+	if status := waitFor(t, ended, out); status != ExitCode {
 		t.Errorf("status %d\n%s", status, out)
 	}
-	for _, part := range []string{"nothing_like_this", "instance 1 ended before it was ready: exit status 3"} {
+	for _, part := range []string{"nothing_like_this", "instance 1 ended before it was ready: exit status 5"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("the log lacks %q:\n%s", part, out)
 		}
@@ -293,7 +293,7 @@ func TestARetryIsNotForgottenAtZeroInstances(t *testing.T) {
 	out.WaitFor(t, "msg=running functions=1 scale=")
 	s.send(t, 1)
 	until(t, out, "the scaler says what it waits for", func() bool {
-		_, text, _ := command(t.Context(), nil, nil, "scale", "explain", "-c", s.file)
+		_, text, _ := command(t.Context(), nil, nil, "scale", "explain", "--verbose", "-c", s.file)
 		return strings.Contains(text, "delivered and not settled")
 	})
 	until(t, out, "the retry", func() bool {

@@ -2,46 +2,30 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
-	"io"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/drover-run/drover/configs"
-	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/invoke"
-	"github.com/drover-run/drover/daemon/cli/send"
-	"github.com/drover-run/drover/daemon/internal/apps"
-	"github.com/drover-run/drover/daemon/internal/sources"
-	"github.com/drover-run/drover/handlers/workers/protocol"
-	"github.com/drover-run/drover/triggers"
 )
 
 // invokeCommand is `drover invoke`.
 type invokeCommand struct {
 	Function string `arg:"" help:"Run this function."`
 	configFlag
-	File     string            `name:"file" placeholder:"FILE" help:"Use this whole file as the body; - is standard input."`
-	Body     *string           `placeholder:"TEXT" help:"Use this text as the body."`
-	Header   map[string]string `short:"H" help:"Set a header, as NAME=VALUE. May be repeated." mapsep:"none"`
-	Property map[string]string `short:"P" help:"Set a property, such as content_type=application/json. May be repeated." mapsep:"none"`
-	Attempt  int               `default:"1" help:"Run as this attempt. If the last allowed attempt fails, the verdict is a rejection."`
-	Subject  string            `help:"Set the subject or queue that the message was sent to (default: the trigger's, if it has exactly one)."`
-	Session  string            `help:"Set the session or the ordering key."`
-	JSON     bool              `name:"json" help:"Print the result, the log and the verdict as JSON on standard output."`
+	invoke.MessageFlags
+	JSON  bool `name:"json" help:"Print the result, the log and the verdict as JSON on standard output."`
+	Debug bool `help:"Give the function the terminal, and no time limit: Python stops in pdb, Node.js in node inspect."`
 }
 
 func (*invokeCommand) Help() string {
 	return `Runs the function's real handler with its timeout and max_body. No queue is opened and no result is sent. A daemon may run at the same time.
 
-A function with a timer needs no body: it gets one as its timer sends it.
+A function with a timer needs no body: it gets one as its timer sends it. One with an http trigger runs as for a request; set -P http_method=GET, http_query or http_params for another one.
 
-Prints the function's result on standard output, and its log and the verdict on standard error. The exit status is 0 if the verdict is done, else 1.
+Prints the function's result on standard output, and its log, the messages for named outputs and the verdict on standard error. The exit status is 0 if the verdict is done, 5 if the code does not load, else 1.
 
 Examples:
 
@@ -50,17 +34,15 @@ Examples:
     curl -s https://example.com/order.json | drover invoke orders --file -
     drover invoke orders --file order.json --json | jq .verdict
     drover invoke cleanup                      # a timer
+    drover invoke orders --file order.json --debug
 `
 }
 
 func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
-	if c.Body != nil && c.File != "" {
-		return exit.UsageError("give --body or --file, one of them; --file - is standard input")
+	if err := c.Check(); err != nil {
+		return err
 	}
-	if c.Attempt < 1 {
-		return exit.UsageError("--attempt counts from 1")
-	}
-	cfg, err := functionapps.LoadToRun(ctx, c.Config, std.Env)
+	cfg, err := std.loadConfig(ctx, c.Config)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
@@ -71,78 +53,38 @@ func (c *invokeCommand) Run(ctx context.Context, std *IO) error {
 	if !found {
 		return unknownFunction(c.Function, c.Config, cfg)
 	}
-	m, err := c.newMessage(settings, std.In)
+	m, err := c.NewMessage(settings, std.In)
 	if err != nil {
 		return err
 	}
-	lines := &invoke.Log{}
-	if !c.JSON {
-		lines.Print = func(l invoke.Line) { fmt.Fprintln(std.Err, l) }
+	own := std.newInvocation(cfg, c.Function)
+	own.JSON, own.Debug = c.JSON, c.Debug
+	return own.Run(ctx, m)
+}
+
+// newInvocation returns an invocation of a function, which prints to the streams of the command.
+func (std *IO) newInvocation(cfg *configs.Config, function string) *invoke.Invocation {
+	return &invoke.Invocation{
+		Config: cfg, Function: function, Out: std.Out, Err: std.Err, OutIsTerminal: std.OutIsTerminal, Interrupts: std.Interrupts,
+		Program: std.appOptions(cfg, nil),
 	}
-	_ = lines.Level.UnmarshalText([]byte(cfg.Log.Level)) // checked before; the zero level is info
-	for _, w := range cfg.Warnings {
-		slog.New(lines).Warn(w)
-	}
-	results := protocol.Shown
-	if len(settings.Output) > 0 {
-		results = "" // the same as the destination
-	}
-	out, err := invoke.Run(ctx, c.Function, m, apps.Options{
-		Config: apps.StandaloneConfig(cfg, c.Function), Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Results: &results, Log: slog.New(lines),
-	})
-	if err != nil {
-		return err
-	}
-	out.Function, out.Handler, out.MaxAttempts = c.Function, settings.Handler.String(), settings.Retry.MaxAttempts
-	out.OutputTo = settings.Output.String()
-	out.Log = lines.AllLines()
-	if c.JSON {
-		err = out.WriteJSON(std.Out)
-	} else {
-		err = out.PrintText(std.Out, std.Err, std.OutIsTerminal)
-	}
-	if err == nil && !out.IsDone() {
-		err = exit.ErrReported
-	}
-	return err
 }
 
 func unknownFunction(name, file string, cfg *configs.Config) error {
+	for _, f := range cfg.NotRun {
+		if f.Function == name {
+			return fmt.Errorf("function %s of %s does not run: %s", name, file, f.Reason)
+		}
+	}
+	hint, names := similarNames(name, cfg)
+	return fmt.Errorf("%s is not a function of %s%s; functions: %s", name, file, hint, names)
+}
+
+// similarNames returns a hint with the function most similar to a wrong name, and all names.
+func similarNames(name string, cfg *configs.Config) (hint, all string) {
 	names := slices.Sorted(maps.Keys(cfg.Functions))
-	hint := ""
 	if near := configs.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf(" (did you mean %s?)", near)
 	}
-	return fmt.Errorf("%s is not a function of %s%s; functions: %s", name, file, hint, strings.Join(names, ", "))
-}
-
-// newMessage returns the message for the function.
-func (c *invokeCommand) newMessage(settings configs.Function, in io.Reader) (*triggers.Message, error) {
-	m := &triggers.Message{
-		ID: "invoke-" + rand.Text()[:10], Attributes: c.Header, Attempt: c.Attempt,
-		Enqueued: time.Now(), OrderingKey: c.Session, Subject: c.Subject,
-	}
-	if len(c.Property) > 0 {
-		m.Origin = triggers.Known(c.Property)
-	}
-	traits := sources.TraitsOf(settings.Trigger)
-	if m.Subject == "" {
-		m.Subject = traits.Target.Address
-	}
-	if traits.SessionState {
-		m.Session = new(invoke.Session)
-	}
-	switch {
-	case c.Body != nil:
-		m.Body = []byte(*c.Body)
-		return m, nil
-	case c.File == "" && traits.SampleBody != nil:
-		m.Body = traits.SampleBody
-		return m, nil
-	case c.File == "":
-		return nil, exit.UsageError("give --body or --file; --file - is standard input")
-	}
-	var err error
-	m.Body, err = send.ReadBody(c.File, in, max(int64(settings.MaxBody), send.MaxBody))
-	return m, err
+	return hint, strings.Join(names, ", ")
 }

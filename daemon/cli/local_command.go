@@ -12,29 +12,47 @@ import (
 	"github.com/drover-run/drover/daemon/cli/demo"
 	"github.com/drover-run/drover/daemon/cli/emulate"
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/functionapps"
+	"github.com/drover-run/drover/daemon/cli/live"
 	"github.com/drover-run/drover/daemon/cli/scaffold"
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // The commands of this file need no configuration: a first project, the demo, the emulators.
 
 // initCommand is `drover init`.
 type initCommand struct {
-	Kind string `arg:"" optional:"" enum:"python,node,go,http,azure" default:"python" help:"Write a project of this kind: python; node; go, a program that contains drover; http, an app that drover calls; or azure, Python with Azure's queues (default: python)."`
+	Kind string `arg:"" optional:"" enum:"python,node,go,http,azure,azure-queues" default:"python" help:"Write a project of this kind: python; node; go, a program that contains drover; http, an app that drover calls; azure, an Azure Functions app in Python; or azure-queues, plain Python functions with Azure's queues (default: python)."`
 	Dir  string `arg:"" optional:"" default:"." help:"Write into this directory, created if missing (default: the current one)."`
+
+	FromAzure string `placeholder:"DIR" help:"Instead of a project, write a drover.yaml into this directory, which has an Azure Functions app: the settings for which Azure has none, commented out."`
 }
 
 func (*initCommand) Help() string {
-	return `The project has a commented configuration and function, a sample message, and a README. It runs as it is. If one of its files already exists, nothing is written.
+	return `The project has a commented configuration and function, a sample message, a README, and a JSON Schema with which editors complete and check the configuration. It runs as it is. If one of its files already exists, nothing is written.
+
+--from-azure imports the code of a function app, as drover check does. The drover.yaml changes nothing until you edit it. It begins with what drover check reports.
 
 Examples:
 
     drover init                      # python, here
     drover init go orders
     drover init azure ~/src/billing
+    drover init --from-azure ./my-function-app
 `
 }
 
-func (c *initCommand) Run(std *IO) error { return scaffold.WriteProject(c.Kind, c.Dir, std.Out) }
+func (c *initCommand) Run(ctx context.Context, std *IO) error {
+	if c.FromAzure != "" {
+		check := func(cfg *configs.Config) ([]string, error) { return std.checkResources(ctx, c.FromAzure, cfg) }
+		return functionapps.Checker{Out: std.Out, Err: std.Err, Env: std.Env, Environ: std.Environ(), CheckConfig: check}.WriteBeside(ctx, c.FromAzure)
+	}
+	schema, err := configs.Schema()
+	if err != nil {
+		return err
+	}
+	return scaffold.WriteProject(c.Kind, c.Dir, schema, std.Out)
+}
 
 type demoCommand struct {
 	For      *time.Duration `help:"Send messages for this long (default: 20s; with --scale 60s)."`
@@ -78,11 +96,16 @@ func (c *demoCommand) Run(ctx context.Context, std *IO) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &daemon.StartError{Err: fmt.Errorf("making the demo's data directory: %w; choose another with --data-dir", err)}
 	}
-	all, err := run(ctx, demo.Options{
+	options := demo.Options{
 		Dir: dir, For: *c.For, Messages: c.Messages,
-		Out: std.Out, Live: std.OutIsTerminal && !c.Plain,
-		Env: std.Env, Environ: std.Environ, NewLog: std.newLogger, Daemon: std.daemonOptions(),
-	})
+		Out: std.Out, Env: std.Env, Environ: std.Environ, NewLog: std.newLogger, Daemon: std.daemonOptions(),
+	}
+	if std.OutIsTerminal && !c.Plain {
+		frame, leave := live.OpenFrame(std.Out, std.In, std.Resizes)
+		defer leave()
+		options.Out, options.Frame, options.Palette, options.NewLog = frame, frame, term.NewPalette(true, std.Env), std.inFrame(frame).newLogger
+	}
+	all, err := run(ctx, options)
 	if err == nil && !all {
 		return exit.ErrReported
 	}

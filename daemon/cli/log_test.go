@@ -110,7 +110,7 @@ func TestAHostileMessageInTheLog(t *testing.T) {
 			if status != ExitOK {
 				t.Fatal(errs)
 			}
-			out.WaitFor(t, "failed 1 times")
+			out.WaitFor(t, "failed at its only attempt")
 			if status := stop(); status != ExitOK {
 				t.Errorf("status %d", status)
 			}
@@ -146,7 +146,7 @@ func TestAHostileExceptionOnTheTerminal(t *testing.T) {
 	dir := write(t, map[string]string{"drover.yaml": pythonConfig, "app/function_app.py": "raise ValueError('\\x1b[2J' + chr(0x9b) + 'owned')\n"})
 	status, _, errs := command(t.Context(), nil, nil, "run", filepath.Join(dir, "drover.yaml"))
 	_, said, found := strings.Cut(errs, "drover: cannot start")
-	if status != ExitStart || !found || !strings.Contains(said, "owned") || strings.ContainsAny(said, "\x1b\u009b") {
+	if status != ExitCode || !found || !strings.Contains(said, "owned") || strings.ContainsAny(said, "\x1b\u009b") {
 		t.Errorf("status %d, %q", status, errs)
 	}
 }

@@ -72,7 +72,7 @@ functions:
 	file := filepath.Join(dir, "drover.yaml")
 	out, stop := startCommand(t, "run", file)
 	out.WaitFor(t, "msg=running")
-	out.WaitFor(t, "the app is not well; nothing is received until it is")
+	out.WaitFor(t, "the app is not healthy; nothing is received until it is")
 	cfg, err := configs.Load(file, func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
@@ -86,6 +88,10 @@ func (c *reloadCommand) Run(ctx context.Context, std *IO) error {
 	}
 	var changes api.Changes
 	if err := client.WithoutTimeout().PostJSON(ctx, api.ReloadPath, nil, &changes); err != nil {
+		var refused *admin.LoadRefusedError
+		if errors.As(err, &refused) {
+			return &exit.CodeError{Err: err}
+		}
 		return err
 	}
 	_, err = fmt.Fprintln(std.Out, "reloaded:", changes)

@@ -40,7 +40,7 @@ func TestPause(t *testing.T) {
 	if err := client.PostEmpty(t.Context(), api.PausePath("g", true, time.Time{})); err == nil || !strings.Contains(err.Error(), `there is no function "g"`) {
 		t.Errorf("a function that is not there: %v", err)
 	}
-	if err := client.PostEmpty(t.Context(), "/v1/functions/f/pause?until=tomorrow"); err == nil || !strings.Contains(err.Error(), "until is no time") {
+	if err := client.PostEmpty(t.Context(), "/v1/functions/f/pause?until=tomorrow"); err == nil || !strings.Contains(err.Error(), "until is not a time") {
 		t.Errorf("a time that is none: %v", err)
 	}
 }

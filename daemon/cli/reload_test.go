@@ -122,7 +122,7 @@ func TestReload(t *testing.T) {
 
 	// If code does not load, the daemon is not ready, and the earlier functions continue.
 	r.write("app/function_app.py", "def one(body): return missing +\n")
-	r.run(ExitFailed, "reload", "reload refused", "SyntaxError", "function_app.py")
+	r.run(ExitCode, "reload", "reload refused", "SyntaxError", "function_app.py")
 	r.run(ExitFailed, "health", "the last reload was refused because code does not load; the earlier functions keep running")
 	r.send("one", "f")
 	out.WaitFor(t, "v2 f")
@@ -389,7 +389,7 @@ func TestReloadOfInstances(t *testing.T) {
 	cmd, out, ended := child(t, "run", r.file)
 	until(t, out, "two instances", func() bool { return len(pids(t, out)) == 2 })
 	r.write("app/function_app.py", "def work(body): return missing +\n")
-	r.run(ExitFailed, "reload", "reload refused", "SyntaxError")
+	r.run(ExitCode, "reload", "reload refused", "SyntaxError")
 	r.run(ExitOK, "status", "was refused")
 	r.write("app/function_app.py", "def work(body):\n    print('v2', body.decode())\n")
 	r.run(ExitOK, "reload", "reloaded: changed work")

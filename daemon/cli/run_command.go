@@ -4,20 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"sync"
+	"io"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/configs/functionapp"
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli/codecheck"
+	"github.com/drover-run/drover/daemon/cli/console"
+	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/functionapps"
 	"github.com/drover-run/drover/daemon/cli/ownprocess"
+	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/watch"
+	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/scaler/local"
 )
 
 type runCommand struct {
-	File string `arg:"" optional:"" help:"Read this configuration, as with --config."`
+	File  string `arg:"" optional:"" help:"Read this configuration, as with --config, or this directory: an Azure Functions app, or one with a drover.yaml."`
+	Watch bool   `help:"Reload when a file of the configuration or of an app's code is saved. If the new code does not load, the old code keeps running."`
 	configFlag
 }
 
@@ -27,13 +32,28 @@ A second one ends the wait at once. Two SIGTERMs within a second count as one.
 
 Examples:
 
-    drover run                       # ./drover.yaml
+    drover run                       # ./drover.yaml, or an Azure Functions app here
     drover run /etc/drover/orders.yaml
+    drover run ./my-function-app
+    drover run --watch               # reload the code when it is saved
 `
 }
 
 func (c *runCommand) Run(ctx context.Context, std *IO) error {
-	cfg, err := functionapps.LoadToRun(ctx, c.fileOr(c.File), std.Env)
+	if !c.Watch {
+		return c.runDaemon(ctx, std, nil)
+	}
+	w := watch.New(c.fileOr(c.File))
+	return w.RunAgain(ctx, func() error { return c.runDaemon(ctx, std, w) }, func(err error) {
+		reportError(std, err, "drover run")
+		_, _ = fmt.Fprintln(std.Err, "drover: waiting until a file is saved")
+	})
+}
+
+// runDaemon runs the daemon with the current configuration until ctx ends. With a Watcher, it reloads
+// saved files.
+func (c *runCommand) runDaemon(ctx context.Context, std *IO, saves *watch.Watcher) error {
+	cfg, err := functionapps.LoadProgram(ctx, c.fileOr(c.File), std.program(), std.newLogger)
 	if ctx.Err() != nil {
 		return nil // stopped before it started
 	}
@@ -41,7 +61,7 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 		err = cfg.CheckPaths()
 	}
 	if err != nil {
-		return err
+		return startError(err)
 	}
 	log, level := std.newLevelLogger(cfg.Log)
 	for _, w := range cfg.Warnings {
@@ -49,62 +69,56 @@ func (c *runCommand) Run(ctx context.Context, std *IO) error {
 	}
 	defer ownprocess.CatchSIGPIPE()()
 	ready := make(chan struct{})
-	d := daemon.New(cfg, append(std.daemonOptions(), daemon.WithLogger(log), daemon.WithLogLevel(level), daemon.WithWholeProcess(), daemon.WithReady(func() { close(ready) }))...)
+	var d *daemon.Daemon
+	onReady := func() {
+		close(ready)
+		if std.isLogForPeople(cfg.Log) {
+			_, _ = io.WriteString(std.Err, console.StartText(console.Start{
+				Config: cfg, Path: c.fileOr(c.File), Interpreters: daemon.Interpreters(d), Env: std.Env,
+			}, console.StyleOf(true, std.Env).For(std.Err)))
+		}
+	}
+	d = daemon.New(cfg, append(std.daemonOptions(), daemon.WithLogger(log), daemon.WithLogLevel(level), daemon.WithWholeProcess(), daemon.WithReady(onReady))...)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	systemd := ownprocess.NotifySystemd(ctx, std.Env, d.Summary, ready, log)
 	defer systemd.Close()
-	defer std.handleHangUps(ctx, stop, d, systemd)()
-	return d.Run(ctx)
-}
-
-// handleHangUps reloads the configuration at each SIGHUP, until the returned function is called. If
-// the SIGHUP comes from a terminal that was closed, the daemon stops instead.
-func (std *IO) handleHangUps(ctx context.Context, stop context.CancelFunc, d *daemon.Daemon, systemd *ownprocess.Systemd) (leave func()) {
-	if std.HangUps == nil {
-		return func() {}
+	gone := func() bool { return std.ErrIsTerminal && std.TerminalGone() }
+	defer ownprocess.ReloadAtHangUps(ctx, std.HangUps, gone, stop, func(ctx context.Context) {
+		systemd.BeginReload()
+		_, _ = d.ReloadFile(ctx) // a refusal is logged
+		systemd.EndReload()
+	})()
+	if saves != nil {
+		saves.Follow(cfg)
+		defer saves.StartReloads(ctx, ready, d, log)()
 	}
-	hangUps, ignore := std.HangUps()
-	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			select {
-			case <-hangUps:
-			case <-ctx.Done():
-				return
-			}
-			if std.ErrIsTerminal && std.TerminalGone() {
-				stop()
-				return
-			}
-			systemd.BeginReload()
-			_, _ = d.ReloadFile(ctx) // a refusal is logged
-			systemd.EndReload()
-		}
-	})
-	return func() {
-		ignore()
-		cancel()
-		running.Wait()
+	err = d.Run(ctx)
+	var start *daemon.StartError
+	var code *handlers.LoadError
+	if errors.As(err, &code) && !errors.As(err, &start) {
+		return fmt.Errorf("all functions are disabled: %w", err)
 	}
+	return err
 }
 
 // checkCommand is `drover check`.
 type checkCommand struct {
 	File   string `arg:"" optional:"" help:"Read this configuration, as with --config, or this directory: an Azure Functions app, or one with a drover.yaml."`
 	Strict bool   `help:"Fail if a function app has functions that drover does not run."`
+	Load   bool   `help:"Import the code, too: start one worker of each app, which loads the functions, and stop it."`
 	configFlag
 }
 
 func (*checkCommand) Help() string {
-	return `Opens no connection. The exit status is 1 if something is wrong.
+	return `Opens no connection. The exit status is 1 if the configuration is wrong, and 5 if the code of a function does not load.
 
-Of a configuration it starts none of your code. Of an Azure Functions app in Python it imports the code, as func start does, and lists the functions with their triggers, the settings, and what drover does not run.
+Parses the code of functions in Python and Node.js without importing it, to find missing modules, functions and packages, syntax errors, and parameters that do not fit. --load also imports the code, which runs all code outside functions. The code of an Azure Functions app in Python is always imported, as by func start; the functions are listed with their triggers, the settings, and everything that drover does not run.
 
 Examples:
 
     drover check drover.yaml
+    drover check drover.yaml --load
     drover check ./my-function-app --strict
 `
 }
@@ -115,14 +129,7 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 		check := func(cfg *configs.Config) ([]string, error) { return std.checkResources(ctx, dir, cfg) }
 		return functionapps.Checker{Out: std.Out, Err: std.Err, Env: std.Env, Environ: std.Environ(), CheckConfig: check, Strict: c.Strict}.Check(ctx, dir)
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		file := filepath.Join(path, "drover.yaml")
-		if _, err := os.Stat(file); err != nil {
-			return fmt.Errorf("%s has neither a drover.yaml nor a host.json, which an Azure Functions app has", path)
-		}
-		path = file
-	}
-	cfg, err := configs.LoadContext(ctx, path, std.Env)
+	cfg, err := functionapps.LoadProgram(ctx, path, std.program(), std.newLogger)
 	if err == nil {
 		err = cfg.CheckPaths()
 	}
@@ -133,11 +140,15 @@ func (c *checkCommand) Run(ctx context.Context, std *IO) error {
 	if err != nil {
 		return err
 	}
-	if err := cfg.Describe(std.Out); err != nil {
+	more, err := codecheck.Check(ctx, cfg, std.Env, std.Environ())
+	if err != nil {
+		return &exit.CodeError{Err: err}
+	}
+	if err := functionapps.PrintCheck(std.Out, cfg.Describe, append(notes, more...)); err != nil {
 		return err
 	}
-	for _, note := range notes {
-		fmt.Fprintln(std.Out, note)
+	if c.Load {
+		return codecheck.Load(ctx, std.Out, std.Err, apps.Options{Config: cfg, Env: std.Env, Environ: std.Environ})
 	}
 	return nil
 }

@@ -175,11 +175,11 @@ func TestServiceBusThatIsNotThere(t *testing.T) {
 		"app/function_app.py": "def nowhere(body): pass\n"})
 	file := filepath.Join(dir, "drover.yaml")
 	status, out, errs := command(t.Context(), nil, strings.NewReader(""), "run", file)
-	if status != ExitStart || !strings.Contains(errs, "function nowhere") || !strings.Contains(errs, "is the name right, and is it made?") {
+	if status != ExitStart || !strings.Contains(errs, "function nowhere") || !strings.Contains(errs, "check the name") {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
 	status, out, errs = command(t.Context(), nil, strings.NewReader(""), "send", "-c", file, "nowhere", "--body", "x")
-	if status != ExitFailed || !strings.Contains(errs, "is the name right, and is it made?") {
+	if status != ExitFailed || !strings.Contains(errs, "check the name") {
 		t.Errorf("status %d: %s%s", status, out, errs)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("Endpoint=sb://127.0.0.1:1;SharedAccessKeyName=a;SharedAccessKey=s3cret;UseDevelopmentEmulator=true"), 0o600); err != nil {

@@ -2,17 +2,18 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/dashboard"
+	"github.com/drover-run/drover/daemon/cli/deadletter"
 	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/cli/statustext"
+	"github.com/drover-run/drover/daemon/cli/live"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/triggers"
 )
 
 // statusCommand is `drover status`.
@@ -20,11 +21,14 @@ type statusCommand struct {
 	clientFlags
 	JSON  bool          `name:"json" help:"Print JSON once."`
 	Once  bool          `help:"Print once, even on a terminal."`
-	Every time.Duration `default:"1s" help:"Refresh the table at this interval, on a terminal."`
+	Watch bool          `help:"Print again at each interval, even if the output is not a terminal."`
+	Every time.Duration `default:"1s" help:"Refresh at this interval, on a terminal or with --watch."`
 }
 
 func (*statusCommand) Help() string {
-	return `The first table shows rates since the daemon started; later ones show rates since the last refresh.
+	return `On a terminal the table is live. The arrow keys select a function, p pauses it, r resumes it, d opens its dead letters, enter explains what it waits for, / filters by name, and q quits. Elsewhere the table is printed once.
+
+The first table shows rates since the daemon started; later ones show rates since the last refresh. A terminal that is too narrow for all columns shows the most important ones.
 
 Examples:
 
@@ -35,48 +39,40 @@ Examples:
 }
 
 func (c *statusCommand) Run(ctx context.Context, std *IO) error {
-	if c.Every <= 0 {
+	switch {
+	case c.Every <= 0:
 		return exit.UsageError("--every must be more than 0s")
+	case c.Watch && (c.Once || c.JSON):
+		return exit.UsageError("--watch cannot be combined with --once or --json")
 	}
 	client, err := c.newClient(ctx, std)
 	if err != nil {
 		return err
 	}
-	var last api.StatusReport
-	drawn := 0
-	tick := time.NewTicker(c.Every)
-	defer tick.Stop()
-	for {
-		var now api.StatusReport
-		if err := client.GetJSON(ctx, api.StatusPath, &now); err != nil {
-			if drawn > 0 && ctx.Err() != nil {
-				return nil // the context ended during the request
-			}
-			return err
-		}
-		if c.JSON {
-			text, err := json.MarshalIndent(now, "", "  ")
-			if err != nil {
-				return fmt.Errorf("writing the status: %w", err)
-			}
-			_, err = std.Out.Write(append(text, '\n'))
-			return err
-		}
-		if drawn > 0 {
-			_, _ = fmt.Fprintf(std.Out, "\x1b[%dA\x1b[J", drawn)
-		}
-		text := statustext.StatusTable(now, last, c.Every)
-		drawn, last = strings.Count(text, "\n"), now
-		_, _ = fmt.Fprint(std.Out, text)
-		if c.Once || !std.OutIsTerminal {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	show := &dashboard.Output{
+		In: std.In, Out: std.Out, IsTerminal: std.OutIsTerminal, Palette: term.NewPalette(std.OutIsTerminal, std.Env), Resizes: std.Resizes,
+		Client: client, Every: c.Every, JSON: c.JSON, Once: c.Once || !std.OutIsTerminal && !c.Watch,
 	}
+	return show.ShowStatus(ctx, func(ctx context.Context, frame *live.Frame, function string) ([]triggers.DeadLetter, error) {
+		return c.readDeadLetters(ctx, std.inFrame(frame), function)
+	})
+}
+
+// readDeadLetters returns the oldest dead letters of a function. Unlike the rest of the command, it
+// needs the configuration with its secrets.
+func (c *statusCommand) readDeadLetters(ctx context.Context, std *IO, function string) (out []triggers.DeadLetter, err error) {
+	target := deadTarget{Function: function, configFlag: c.configFlag}
+	var filter deadletter.Filter
+	match, err := filter.NewMatch(function, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	d, _, done, err := target.openLetters(ctx, std, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return deadletter.ReadOldest(ctx, d, match)
 }
 
 // healthCommand is `drover health`, for health checks that run a program and cannot send a request
@@ -111,8 +107,7 @@ func (c *healthCommand) Run(ctx context.Context, std *IO) error {
 	if health.Status != "ok" {
 		return errors.New(term.Printable(health.Status + ": " + strings.Join(health.Reasons, "; ")))
 	}
-	_, err = fmt.Fprintln(std.Out, term.Printable(strings.Join(append([]string{"ok"}, health.Notes...), "\n  - ")))
-	return err
+	return term.Print(std.Out, term.Printable(strings.Join(append([]string{"ok"}, health.Notes...), "\n  - "))+"\n")
 }
 
 // newHealthClient returns the client of the admin server or, if that is off, of the probes.

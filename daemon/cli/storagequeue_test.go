@@ -143,15 +143,17 @@ functions:
 		want   string
 		args   []string
 	}{
-		{ExitStart, "function missing: looking into missing: QueueNotFound (HTTP 404); is the name right, and is it made? create: true makes it", []string{"run", file}},
+		{ExitStart, "function missing: looking into missing: QueueNotFound (HTTP 404); check the name; create: true creates it", []string{"run", file}},
 		{ExitFailed, "sending to missing, after 0 messages were accepted", []string{"send", "-c", file, "missing", "--body", "x"}},
-		{ExitUsage, "--delay, --ttl and --encoding are for storage queues", []string{"send", "-c", file, "other", "--body", "x", "--ttl", "1m"}},
+		{ExitUsage, "--ttl and --encoding are for storage queues", []string{"send", "-c", file, "other", "--body", "x", "--ttl", "1m"}},
 		{ExitUsage, "storage queues have no sessions", []string{"send", "-c", file, "orders", "--body", "x", "--session", "s"}},
-		{ExitUsage, "a message there is a body alone", []string{"send", "-c", file, "orders", "--body", "x", "-H", "a=b"}},
+		{ExitUsage, "a message there has only a body", []string{"send", "-c", file, "orders", "--body", "x", "-H", "a=b"}},
 		{ExitUsage, "--encoding is base64 or text", []string{"send", "-c", file, "orders", "--body", "x", "--encoding", "utf8"}},
+		{ExitUsage, "too far ahead: a storage queue can hold a message for at most 7 days", []string{"send", "-c", file, "orders", "--body", "x", "--delay", "169h"}},
+		{ExitUsage, "--at: 2020-01-31T08:00:00Z is in the past", []string{"send", "-c", file, "orders", "--body", "x", "--at", "2020-01-31T08:00:00Z"}},
 		{ExitUsage, "must not be negative", []string{"send", "-c", file, "orders", "--body", "x", "--delay=-1s"}},
-		{ExitFailed, "the delay (1m0s) must be less than the time to live (1s)", []string{"send", "-c", file, "orders", "--body", "x", "--delay", "1m", "--ttl", "1s"}},
-		{ExitFailed, "byte 1 is no character of a text", []string{"send", "-c", file, "orders", "--body", "a\x01"}},
+		{ExitUsage, "would expire after 1s (--ttl), before they can be received, after 1m0s", []string{"send", "-c", file, "orders", "--body", "x", "--delay", "1m", "--ttl", "1s"}},
+		{ExitFailed, "byte 1 is not a character of text", []string{"send", "-c", file, "orders", "--body", "a\x01"}},
 		{ExitFailed, "the message is too large for a storage queue: 65537 bytes", []string{"send", "-c", file, "orders", "--body", strings.Repeat("x", 64<<10+1)}},
 		{ExitOK, "sent 1 to orders", []string{"send", "-c", file, "orders", "--body", "plain"}},
 		{ExitOK, "sent 1 to orders", []string{"send", "-c", file, "--via", "store", "orders", "--body", "plain", "--encoding", "text"}},
@@ -186,7 +188,7 @@ functions:
 	log, _ := startCommand(t, "run", file)
 	log.WaitFor(t, "running")
 	status, _, errs := command(t.Context(), nil, strings.NewReader(""), "run", file)
-	if status != ExitStart || !strings.Contains(errs, "another daemon runs over this data directory; give each a data_dir of its own") {
+	if status != ExitStart || !strings.Contains(errs, "another daemon uses this data directory; give each its own data_dir") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 }
@@ -248,7 +250,7 @@ def texts(body): return b"\x00" if body == b"bytes" else b"x" * 65537 if body ==
 	}
 }
 
-// An account by its name, with a managed identity and root certificates of its own, over TLS:
+// An account given by name, with a managed identity and its own root certificates, over TLS:
 // Azurite checks the claims of the token.
 func TestAStorageAccountByIdentity(t *testing.T) {
 	clients := managedIdentity(t)

@@ -5,16 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/drover-run/drover/daemon"
 
+	"github.com/drover-run/drover/daemon/cli/console"
 	"github.com/drover-run/drover/daemon/cli/exit"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
-	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
@@ -51,7 +47,8 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if err := asked.Level.UnmarshalText([]byte(c.Level)); err != nil {
 		return exit.UsageError(err.Error())
 	}
-	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) { c.printLine(std.Out, line) })
+	style := console.StyleOf(std.OutIsTerminal, std.Env)
+	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) { c.printLine(std.Out, style, line) })
 	if err != nil || c.Once || ctx.Err() != nil {
 		return err
 	}
@@ -59,7 +56,7 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	return err
 }
 
-func (c *tailCommand) printLine(out io.Writer, line daemon.LogLine) {
+func (c *tailCommand) printLine(out io.Writer, style console.Style, line daemon.LogLine) {
 	if c.JSON {
 		if text, err := json.Marshal(line); err == nil { // it was decoded from JSON
 			_, _ = fmt.Fprintln(out, string(messagefile.EscapeControls(text)))
@@ -69,31 +66,5 @@ func (c *tailCommand) printLine(out io.Writer, line daemon.LogLine) {
 	if line.Dropped > 0 {
 		_, _ = fmt.Fprintf(out, "... %d lines were dropped: the reader is too slow\n", line.Dropped)
 	}
-	_, _ = fmt.Fprint(out, lineText(line))
-}
-
-// lineText returns a line for people. Long values, such as a traceback, are below it.
-func lineText(line daemon.LogLine) string {
-	var b, below strings.Builder
-	fmt.Fprintf(&b, "%s %-5s ", line.Time.Local().Format("15:04:05.000"), line.Level)
-	if line.Instance > 0 {
-		fmt.Fprintf(&b, "[%d] ", line.Instance)
-	}
-	b.WriteString(term.IndentLines(line.Text))
-	for _, key := range slices.Sorted(maps.Keys(line.Attrs)) {
-		text := fmt.Sprint(line.Attrs[key])
-		if key == "app" || key == "logger" && text == "" {
-			continue
-		}
-		if strings.Contains(text, "\n") {
-			fmt.Fprintf(&below, "    %s:\n    %s\n", term.Printable(key), term.IndentLines(strings.TrimRight(text, "\n")))
-			continue
-		}
-		if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == '"' || !strconv.IsPrint(r) }) {
-			text = strconv.Quote(text)
-		}
-		fmt.Fprintf(&b, " %s=%s", term.Printable(key), text)
-	}
-	b.WriteString("\n")
-	return b.String() + below.String()
+	_, _ = io.WriteString(out, style.For(out).Format(console.LineOf(c.Function, line)))
 }

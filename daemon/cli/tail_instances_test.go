@@ -45,7 +45,7 @@ func TestExplainAndTailInstances(t *testing.T) {
 	instances := make(map[string]string) // by message
 	for _, id := range []string{"work:1", "work:2"} {
 		status, text, errs := command(t.Context(), nil, nil, "explain", id, "-c", r.file)
-		m := regexp.MustCompile(`message ` + id + ` of function work in instance ([12]): in flight\n  it is being handled for \S+, in worker \d+\n`).FindStringSubmatch(text)
+		m := regexp.MustCompile(`Message ` + id + ` of function work in instance ([12]) is in flight. It is being handled for \S+, in worker \d+\n`).FindStringSubmatch(text)
 		if status != ExitOK || m == nil {
 			t.Fatalf("status %d\n%s%s", status, text, errs)
 		}
@@ -63,10 +63,10 @@ func TestExplainAndTailInstances(t *testing.T) {
 	until(t, out, "both are full", func() bool {
 		_, text, _ := command(t.Context(), nil, nil, "explain", "work", "-c", r.file)
 		return strings.Contains(text, "2 instances run the function") && strings.Contains(text, "1 message waits at its source") &&
-			strings.Contains(text, "function work in instance 1: full") && strings.Contains(text, "function work in instance 2: full")
+			strings.Contains(text, "Function work in instance 1 is at its limit") && strings.Contains(text, "Function work in instance 2 is at its limit")
 	})
-	r.run(ExitOK, "explain work:3", "message work:3 of function work: ready", "behind 0 others")
-	r.run(ExitOK, "explain work:99", "message work:99: unknown")
+	r.run(ExitOK, "explain work:3", "Message work:3 of function work waits at its source", "behind 0 others")
+	r.run(ExitOK, "explain work:99", "Message work:99 was not found")
 
 	// One is killed. The next one has its number, and receives its message.
 	if err := syscall.Kill(pids(t, out)[0], syscall.SIGKILL); err != nil {

@@ -43,8 +43,8 @@ func lines(t *testing.T, path string) (out []string) {
 	return out
 }
 
-// Of several instances, one runs each occurrence, however the state is kept. One that is killed
-// leaves its run to another.
+// Of several instances, one runs each occurrence, with each kind of store. A killed instance leaves
+// its run to another.
 func TestTimerOfInstances(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

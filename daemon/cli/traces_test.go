@@ -382,7 +382,7 @@ func TestACollectorThatComesBack(t *testing.T) {
 	}
 }
 
-// In a Python app that uses OpenTelemetry, the current span is that of the message.
+// In a Python app that uses OpenTelemetry, the current span is the message's.
 func TestTracesInPythonWithOpenTelemetry(t *testing.T) {
 	t.Parallel()
 	if err := exec.Command("python3", "-c", "import opentelemetry.trace").Run(); err != nil {

@@ -10,17 +10,19 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 )
 
-// block is a console block of a document, or a file block: ```file NAME.
-var block = regexp.MustCompile("(?s)```(console|file ([^\n]+))\n(.*?)```")
+// block is a console block of a document, or a file block: ```file NAME, ```python NAME, ```js NAME or ```yaml NAME.
+var block = regexp.MustCompile("(?s)```(console|(?:file|python|js|yaml) ([^\n]+))\n(.*?)```")
 
 // repeatable are the commands that change nothing: they run again until their output is as
 // documented, since a message takes a moment.
 var repeatable = regexp.MustCompile(`^drover (status|tail|explain|dead list|dead show|health|scale explain)\b`)
 
 // TestTranscripts runs the console blocks of the documents, those of one page one after another
-// in one directory, and compares what is printed.
+// in one directory, and compares the output.
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
 	program, err := binary()
@@ -29,19 +31,82 @@ func TestTranscripts(t *testing.T) {
 	}
 	pages := 0
 	for file, text := range documents(t) {
+		text, _ = cutFunctionApp(text)
 		if !strings.Contains(text, "```console\n") {
 			continue
 		}
 		pages++
-		t.Run(filepath.Base(file), func(t *testing.T) { runPage(t, program, text) })
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			if strings.Contains(text, "python3 -m venv") {
+				needVenv(t)
+			}
+			if strings.Contains(text, "npm install") {
+				needNPM(t)
+			}
+			runPage(t, program, text)
+		})
 	}
 	if pages == 0 {
 		t.Error("no document has a console block: is the pattern still right?")
 	}
 }
 
-// runPage writes the files of a text's file blocks and runs its console blocks, in their order.
-func runPage(t *testing.T, program, text string) {
+// cutFunctionApp returns a page without its section that runs a function app, and that section.
+func cutFunctionApp(page string) (rest, section string) {
+	before, after, found := strings.Cut(page, "\n## Sixty seconds of a function app\n")
+	if !found {
+		return page, ""
+	}
+	section, after, _ = strings.Cut(after, "\n## ")
+	return before + "\n## " + after, section
+}
+
+// TestTranscriptOfAFunctionApp runs the section of README that runs a function app. The app's packages and
+// the emulator, which that section sets up, are the test's own: they need no index of packages and no
+// fixed port.
+func TestTranscriptOfAFunctionApp(t *testing.T) {
+	t.Parallel()
+	environment := functionAppEnvironment(t, functionAppPythons[len(functionAppPythons)-1])
+	program, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section := cutFunctionApp(documents(t)["../../README.md"])
+	for _, line := range []string{"$ python3 -m venv .venv\n", "$ .venv/bin/pip install --quiet -r requirements.txt\n", "$ drover emulate storagequeue &\n"} {
+		if !strings.Contains(section, line) {
+			t.Errorf("README has no line %q any more", line)
+		}
+		section = strings.Replace(section, line, "", 1)
+	}
+	runPage(t, program, section, appVariables(environment, "AzureWebJobsStorage="+emulatedStorage(t))...)
+}
+
+// needVenv skips a test if python3 cannot make an environment with pip.
+func needVenv(t *testing.T) {
+	t.Helper()
+	if err := exec.CommandContext(t.Context(), "python3", "-c", "import ensurepip").Run(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("python3 has no ensurepip, which venv needs; Debian: apt-get install python3-venv")
+		}
+		t.Skip("python3 has no ensurepip, which venv needs; Debian: apt-get install python3-venv")
+	}
+}
+
+// needNPM skips a test if there is no Node.js with npm.
+func needNPM(t *testing.T) {
+	t.Helper()
+	needNode(t)
+	if _, err := exec.LookPath("npm"); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+}
+
+// runPage writes the files of a text's file blocks and runs its console blocks, in their order. variables
+// are added to the environment.
+func runPage(t *testing.T, program, text string, variables ...string) {
 	t.Helper()
 	root := t.TempDir()
 	p := &transcript{t: t, root: root, dir: filepath.Join(root, "home")}
@@ -54,7 +119,7 @@ func runPage(t *testing.T, program, text string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(p.dir, "bin") + ":" + filepath.Join(root, "bin") + ":" + os.Getenv("PATH")
-	p.env = append(os.Environ(), "HOME="+p.dir, "PATH="+path)
+	p.env = append(append(os.Environ(), variables...), "HOME="+p.dir, "PATH="+path)
 	defer p.stop()
 	for _, found := range block.FindAllStringSubmatch(text, -1) {
 		if name := found[2]; name != "" {
@@ -124,8 +189,12 @@ func (p *transcript) command(line, want string) {
 		p.start(line, want)
 		return
 	}
+	if strings.Contains(line, " --debug") {
+		p.waitFor(line, want, func() (string, bool) { return p.debug(line, want), false })
+		return
+	}
 	p.waitFor(line, want, func() (string, bool) {
-		out, _ := p.shell(line).CombinedOutput() // the output says what the exit status says
+		out, _ := p.shell(line).CombinedOutput() // the output shows the failure, too
 		return string(out), repeatable.MatchString(line)
 	})
 }
@@ -151,6 +220,36 @@ func (p *transcript) shell(line string) *exec.Cmd {
 	cmd := exec.CommandContext(p.t.Context(), "bash", "-c", p.below(line))
 	cmd.Dir, cmd.Env = p.dir, p.env
 	return cmd
+}
+
+var (
+	debugPrompt = regexp.MustCompile(`^(\(Pdb\) |debug> )(.*)`)
+	// The escape codes with which node inspect colors text and replaces a line.
+	terminalColor = regexp.MustCompile("\x1b\\[[0-9;]*m|\r")
+	replacedLine  = regexp.MustCompile("(?m)^.*\x1b\\[1G\x1b\\[0[JK]")
+)
+
+// debug runs a command in a terminal. It types the text that follows each prompt of a debugger in the
+// documented output, once the debugger has printed the previous line.
+func (p *transcript) debug(line, want string) string {
+	p.t.Helper()
+	cmd := p.shell(line)
+	cmd.Env = append(cmd.Env, "TERM=dumb")
+	s := daemontest.StartTerminal(p.t, cmd)
+	before := ""
+	for each := range strings.SplitSeq(want, "\n") {
+		if typed := debugPrompt.FindStringSubmatch(each); typed != nil {
+			if !strings.Contains(before, "...") {
+				s.Expect(before)
+			}
+			s.Expect(typed[1])
+			s.Type(typed[2] + "\n")
+			each = typed[2]
+		}
+		before = each
+	}
+	s.Wait()
+	return replacedLine.ReplaceAllString(terminalColor.ReplaceAllString(s.Text(), ""), "")
 }
 
 // start runs a command in the background. It waits for the documented output, or, without one,

@@ -26,7 +26,6 @@ import (
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/cli/tune"
 	"github.com/drover-run/drover/daemon/cli/tune/measure"
-	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/daemon/internal/sources"
 )
 
@@ -86,7 +85,7 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if err := c.checkFlags(); err != nil {
 		return err
 	}
-	cfg, err := functionapps.LoadToRun(ctx, c.Config, std.Env)
+	cfg, err := std.loadConfig(ctx, c.Config)
 	if err != nil {
 		return err
 	}
@@ -120,13 +119,14 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	if messages.Truncated != "" {
 		r.Notes = append(r.Notes, messages.Truncated)
 	}
+	progress := &tune.Progress{Report: r, Out: std.Err, IsTerminal: std.ErrIsTerminal, Palette: term.NewPalette(std.ErrIsTerminal, std.Env)}
+	remove := progress.Open(std.Resizes)
 	err = measure.Run(ctx, measure.Options{
-		Apps: std.appOptions(cfg), Function: c.Function, Messages: messages.All, Report: r,
+		Apps: std.appOptions(cfg, slog.New(slog.DiscardHandler)), Function: c.Function, Messages: messages.All, Report: r,
 		Requested: tune.Requested{Processes: c.Processes, Threads: c.Threads, Coroutines: c.Coroutines},
-		Print: func(format string, args ...any) {
-			fmt.Fprintln(std.Err, term.Printable("tune: "+fmt.Sprintf(format, args...)))
-		},
+		Print:     progress.Printf, Begin: progress.BeginCell, Measured: progress.EndCell,
 	}, c.For)
+	remove()
 	var start *measure.StartError
 	if errors.As(err, &start) {
 		err = &daemon.StartError{Err: start.Err}
@@ -137,15 +137,10 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 	return c.writeReport(std, r, code.App)
 }
 
-// appOptions returns the options of a function that runs under load, without a log.
-func (std *IO) appOptions(cfg *configs.Config) apps.Options {
-	return apps.Options{Config: cfg, Funcs: std.Funcs, Env: std.Env, Environ: std.Environ, Log: slog.New(slog.DiscardHandler)}
-}
-
 // checkFlags returns an error if flags are invalid.
 func (c *tuneCommand) checkFlags() error {
 	if c.For < time.Second {
-		return exit.UsageError("--for must be 1s at least")
+		return exit.UsageError("--for must be at least 1s")
 	}
 	for flag, bound := range map[string]struct {
 		numbers []int
@@ -177,9 +172,9 @@ func (c *tuneCommand) confirmRun(ctx context.Context, std *IO, messages int) err
 	if c.Yes {
 		return nil
 	}
-	warning := fmt.Sprintf("Function %s is run on %s, over and over, for %v, many at once. No queue is touched and outputs are off, but what its code does is real: what it writes to a database, sends, or pays for, it does thousands of times.", c.Function, messagesText(messages), c.For)
+	warning := fmt.Sprintf("This runs function %s on %s, repeatedly and concurrently, for %v. No queue is opened and outputs are off, but the effects of its code are real: database writes, requests and payments happen thousands of times.", c.Function, messagesText(messages), c.For)
 	if !std.ErrIsTerminal || !std.OutIsTerminal {
-		return exit.UsageError(warning + "\nIf that is well, add --yes.")
+		return exit.UsageError(warning + "\nTo continue, add --yes.")
 	}
 	fmt.Fprintf(std.Err, "%s\nRun it? [y/N] ", warning)
 	answer := make(chan string, 1)
@@ -209,7 +204,7 @@ func (c *tuneCommand) writeReport(std *IO, r *tune.Report, app string) error {
 			return fmt.Errorf("writing the report: %w", err)
 		}
 		out = std.Err
-	} else if err := r.WriteText(safe{out}); err != nil {
+	} else if err := r.WriteText(term.NewWriter(out), term.Width(out)); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	errs := []error{c.writeHTML(std, r), c.saveSettings(std, out, r, app)}
@@ -217,17 +212,6 @@ func (c *tuneCommand) writeReport(std *IO, r *tune.Report, app string) error {
 		errs = append(errs, exit.ErrReported)
 	}
 	return errors.Join(errs...)
-}
-
-// safe is a writer for a terminal: it replaces control characters, which names and messages may
-// contain.
-type safe struct{ to io.Writer }
-
-func (s safe) Write(p []byte) (int, error) {
-	if _, err := io.WriteString(s.to, term.Printable(string(p))); err != nil {
-		return 0, err
-	}
-	return len(p), nil
 }
 
 // writeHTML writes the report as HTML.
@@ -263,25 +247,23 @@ func (c *tuneCommand) saveSettings(std *IO, out io.Writer, r *tune.Report, app s
 			words = append(words, fmt.Sprintf("%s: %d", n.Key, n.Value))
 		}
 	}
-	byHand := fmt.Sprintf("write %s where app %s is, in %s", strings.Join(words, ", "), app, c.Config)
+	file := functionapps.NumbersFile(c.Config)
+	byHand := fmt.Sprintf("set %s for app %s in %s", strings.Join(words, ", "), app, file)
 	switch {
 	case c.Write == "":
 		_, err := fmt.Fprintln(out, term.Printable("To keep them, add --write, or "+byHand+"."))
 		return err
 	case r.Stopped:
-		return fmt.Errorf("%s is unchanged, because the run was stopped; to use its results, %s", c.Config, byHand)
+		return fmt.Errorf("%s is unchanged, because the run was stopped; to use its results, %s", file, byHand)
 	}
-	change, err := edit.SetNumbers(c.Config, std.Env, app, numbers)
-	if err == nil {
-		err = change.Write()
-	}
+	diff, err := functionapps.WriteNumbers(c.Config, std.Env, app, numbers)
 	if err != nil {
 		return fmt.Errorf("%w\nTo use the numbers, %s", err, byHand)
 	}
-	if change.Diff == "" {
-		_, err = fmt.Fprintf(out, "%s has these numbers already.\n", c.Config)
+	if diff == "" {
+		_, err = fmt.Fprintf(out, "%s has these numbers already.\n", file)
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\n%sdrover reload has a running daemon take them.\n", term.Printable(change.Diff))
+	_, err = fmt.Fprintf(out, "\n%sdrover reload applies them to a running daemon.\n", term.Printable(diff))
 	return err
 }

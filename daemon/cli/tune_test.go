@@ -80,7 +80,7 @@ func tuneDir(t *testing.T) (dir string) {
 	})
 }
 
-// tuneArgs splits a command line of tune; DIR stands for the directory.
+// tuneArgs splits a command line of tune; DIR is replaced by the directory.
 func tuneArgs(dir, line string) []string {
 	if !strings.Contains(line, " -c ") {
 		line += " -c DIR/drover.yaml"
@@ -88,8 +88,8 @@ func tuneArgs(dir, line string) []string {
 	return append([]string{"tune"}, strings.Fields(strings.ReplaceAll(line, "DIR", dir))...)
 }
 
-// tuneReport runs tune with --json, and returns its report. On a busy machine there may be no
-// time for all cells: it runs again with twice the time then.
+// tuneReport runs tune with --json, and returns its report. If a busy machine leaves no time for
+// some cells, it runs again with twice the time.
 func tuneReport(t *testing.T, dir, line string, seconds int) (r tune.Report, errs string) {
 	t.Helper()
 	for limit := 8 * seconds; ; seconds *= 2 {
@@ -146,8 +146,8 @@ func TestTuneSleeping(t *testing.T) {
 	if one.Calls == 0 || one.Failed != 0 || one.P50 < 0.025 || eight.Calls == 0 || mostAtOnce(t, dir) != 8 {
 		t.Errorf("with one thread %+v, with eight %+v", one, eight)
 	}
-	if r.Best == nil || r.Best.Throughput < max(one.Throughput, eight.Throughput) || r.Async || r.Stopped || !strings.Contains(strings.Join(r.Notes, "\n"), "--coroutines are for async") ||
-		!strings.Contains(strings.Join(r.Notes, "\n"), "concurrency in the configuration holds it at 64") || !strings.Contains(strings.Join(r.Notes, "\n"), "for forever, ") {
+	if r.Best == nil || r.Best.Throughput < max(one.Throughput, eight.Throughput) || r.Async || r.Stopped || !strings.Contains(strings.Join(r.Notes, "\n"), "--coroutines applies only to async functions") ||
+		!strings.Contains(strings.Join(r.Notes, "\n"), "concurrency in the configuration limits it to 64") || !strings.Contains(strings.Join(r.Notes, "\n"), "so also to forever, ") {
 		t.Errorf("%+v", r)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "r.html"))
@@ -237,7 +237,7 @@ func allGone(t *testing.T, pids []string) bool {
 	return true
 }
 
-// If tune is stopped half way, it reports what it has measured. Its processes have ended, and the
+// If tune is interrupted, it reports its measurements so far. Its processes have ended, and the
 // file is unchanged. Outputs are off: sending a result would have needed the embedded server.
 func TestTuneStopped(t *testing.T) {
 	dir := tuneDir(t)
@@ -260,7 +260,7 @@ func TestTuneStopped(t *testing.T) {
 	}
 }
 
-// If tune is stopped after a part was measured, it names the best of that part, and prints what to
+// If tune is interrupted after some measurements, it names the best of them, and prints what to
 // write where.
 func TestTuneStoppedWithSomethingToTell(t *testing.T) {
 	dir := tuneDir(t)
@@ -268,7 +268,7 @@ func TestTuneStoppedWithSomethingToTell(t *testing.T) {
 	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 40s --processes 1,2 --threads 2 --yes --write")...)
 	out.WaitFor(t, "1 of 2: ")
 	status := interrupt()
-	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", " is unchanged, because the run was stopped", "write processes: 1, threads: 2 where app app is"} {
+	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", " is unchanged, because the run was stopped", "set processes: 1, threads: 2 for app app in "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("status %d; it lacks %q:\n%s", status, want, out)
 		}
@@ -288,21 +288,21 @@ func TestTuneThatCannotBe(t *testing.T) {
 		"gofunc --messages DIR/m.jsonl --yes":                    {1, []string{"function gofunc runs in go gofunc, but tune is only for functions in worker processes", "concurrency"}},
 		"web --messages DIR/m.jsonl --yes":                       {1, []string{"function web runs in post to http", "concurrency"}},
 		"node --messages DIR/m.jsonl --yes --threads 2":          {2, []string{"--threads is not for Node.js"}},
-		"work --messages DIR/m.jsonl":                            {2, []string{"what its code does is real", "on 2 messages", "add --yes"}},
+		"work --messages DIR/m.jsonl":                            {2, []string{"the effects of its code are real", "on 2 messages", "add --yes"}},
 		"work":                                                   {2, []string{"--messages"}},
 		"work --messages DIR/empty --yes":                        {1, []string{"empty has no message"}},
 		"work --messages DIR/binary --yes":                       {1, []string{"binary:1: not text"}},
 		"work --messages DIR/text --yes":                         {1, []string{"text:1: not a message", "jq -cR"}},
 		"work --messages DIR/wrong --yes":                        {1, []string{"wrong:2: a message has no key \"bdy\""}},
 		"work --messages DIR/nowhere --yes":                      {1, []string{"reading messages"}},
-		"work --messages DIR/m.jsonl --yes --for 10ms":           {2, []string{"--for must be 1s at least"}},
+		"work --messages DIR/m.jsonl --yes --for 10ms":           {2, []string{"--for must be at least 1s"}},
 		"work --messages DIR/m.jsonl --yes --threads 0":          {2, []string{"--threads has 0"}},
 		"work --messages DIR/m.jsonl --yes --processes 1,9999":   {2, []string{"--processes has 9999"}},
 		"work --messages DIR/m.jsonl --yes --html DIR/nowhere/x": {2, []string{"there is no directory DIR/nowhere"}},
 		"work --messages DIR/m.jsonl --yes --write=some":         {2, []string{"use cheapest"}},
 		"none --messages DIR/m.jsonl --yes --for 20s":            {1, []string{"function none fails on every message", "the last error: ValueError: no luck ?[2J", "Traceback"}},
 		"forever --messages DIR/m.jsonl --yes --for 2s":          {1, []string{"increase"}},
-		"broken --messages DIR/m.jsonl --yes --for 20s":          {3, []string{"cannot start", "ModuleNotFoundError", "pip install nonexistent_pkg"}},
+		"broken --messages DIR/m.jsonl --yes --for 20s":          {5, []string{"cannot start", "ModuleNotFoundError", "pip install nonexistent_pkg"}},
 		"work --messages DIR/m.jsonl --yes -c DIR/nowhere.yaml":  {1, []string{"no configuration DIR/nowhere.yaml"}},
 	} {
 		t.Run(args, func(t *testing.T) {
@@ -319,11 +319,11 @@ func TestTuneThatCannotBe(t *testing.T) {
 	}
 }
 
-// On a terminal the command asks for confirmation. On a busy machine no call may end in time: it
-// runs again with twice the time then.
+// On a terminal the command asks for confirmation. If no call ends in time on a busy machine, it
+// runs again with twice the time.
 func TestTuneAsks(t *testing.T) {
 	dir := tuneDir(t)
-	for answer, want := range map[string]string{"n\n": "nothing was run", "\n": "nothing was run", "": "nothing was run", "y\n": "first look", "YES\n": "first look"} {
+	for answer, want := range map[string]string{"n\n": "nothing was run", "\n": "nothing was run", "": "nothing was run", "y\n": "first measurement", "YES\n": "first measurement"} {
 		var status int
 		var text string
 		for seconds := 6; seconds < 60; seconds *= 2 {

@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/daemon/cli/statustext"
 )
 
-// unthreadable is code that works in one thread only.
+// unthreadable is code that works only in a single thread.
 const unthreadable = `
 import os, signal, sqlite3, threading, time
 _db = None
@@ -37,9 +37,9 @@ def fetched(body):
     asyncio.get_event_loop().run_until_complete(asyncio.sleep(0.005))
 `
 
-// TestThreadsThatBreakCodeAreUndone checks code that works in one thread only: it loses no message
-// and no attempt by threads that drover adds. The log, the status and explain report the error and
-// the remedy, and this survives a restart, until the code changes.
+// TestThreadsThatBreakCodeAreUndone checks code that works only in a single thread: threads that
+// drover adds cost it no message and no attempt. The log, the status and explain report the error
+// and the remedy, and this survives a restart, until the code changes.
 func TestThreadsThatBreakCodeAreUndone(t *testing.T) {
 	t.Parallel()
 	for _, function := range []string{"store", "alarmed", "fetched", "crashes"} {
@@ -74,10 +74,10 @@ functions:
 			if u.Setting != "threads" || u.Set != "threads: 1" || u.Value != 1 || u.Tried < 2 || u.Function != function || u.Error == "" || r.Apps[0].Threads != 1 {
 				t.Errorf("%+v", r.Apps[0])
 			}
-			if text := statustext.StatusTable(r, daemon.StatusReport{}, 1); !strings.Contains(text, "undone: threads: back to 1") || !strings.Contains(text, "set threads: 1") {
+			if text := (statustext.Status{Now: r}).Text(); !strings.Contains(text, "undone: threads: back to 1") || !strings.Contains(text, "set threads: 1") {
 				t.Errorf("drover status:\n%s", text)
 			}
-			if _, text, _ := command(t.Context(), nil, nil, "explain", function, "-c", file); !strings.Contains(text, "undone in app app: threads: back to 1") {
+			if _, text, _ := command(t.Context(), nil, nil, "explain", function, "-c", file); !strings.Contains(text, "reverted in app app: threads: back to 1") {
 				t.Errorf("drover explain:\n%s", text)
 			}
 			r = statusOf(t, file, func(r daemon.StatusReport) bool { return r.Functions[0].Done == int64(sent) })
@@ -120,8 +120,8 @@ functions:
 	}
 }
 
-// TestIsolationThatBreaksCodeIsUndone checks that a function which blocks the event loop, and
-// works on no other, is moved back to it, and that no attempt is used meanwhile.
+// TestIsolationThatBreaksCodeIsUndone checks that a function that blocks the event loop, and works
+// on no other, is moved back to it, without using an attempt meanwhile.
 func TestIsolationThatBreaksCodeIsUndone(t *testing.T) {
 	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": `

@@ -21,8 +21,10 @@ import (
 )
 
 type workerCommand struct {
-	Test    workerTestCommand `cmd:"" help:"Test a worker against the whole protocol, and print each violation."`
-	Typings typings.Command   `cmd:"" help:"Write the Python package drover for editors, type checkers and tests of apps."`
+	Test    workerTestCommand  `cmd:"" help:"Test a worker against the whole protocol, and print each violation."`
+	Wheel   typings.Wheel      `cmd:"" help:"Write the Python package drover as a wheel, for pip: for tests, editors and type checkers of apps."`
+	Package typings.NPMPackage `cmd:"" name:"npm-package" help:"Write the Node.js module drover as an npm package: for tests, TypeScript and editors of apps."`
+	Typings typings.Command    `cmd:"" help:"Write the package drover, or its types, for editors, type checkers and tests of apps."`
 }
 
 // workerTestCommand is `drover worker test`.

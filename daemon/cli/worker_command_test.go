@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,11 +25,11 @@ func TestWorkerTest(t *testing.T) {
 	}
 }
 
-// The command writes what a type checker and a test of an app need.
+// The command writes the files that a type checker and a test of an app need.
 func TestWorkerTypings(t *testing.T) {
 	dir := write(t, map[string]string{
 		"typings/drover/__init__.py": "an older one", "typings/drover/py.typed": "",
-		"app.py": "import drover\ndef f(message: drover.Message) -> str:\n    return message.id\nassert f(drover.Message(b'')) == ''\n",
+		"app.py": "import drover.testing\ndef f(message: drover.Message) -> str:\n    return message.id\nassert drover.testing.run(f, b'') == '1'\n",
 	})
 	typings := filepath.Join(dir, "typings")
 	status, out, errs := command(t.Context(), nil, nil, "worker", "typings", typings)
@@ -52,8 +53,105 @@ func TestWorkerTypings(t *testing.T) {
 	if status, out, errs := command(t.Context(), nil, nil, "worker", "typings", typings); status != ExitFailed || !strings.Contains(errs, "writing the Python package: ") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
-	if out, err := sdktest.Mypy(t, []string{"MYPYPATH=" + typings}, "--strict", filepath.Join(dir, "app.py")); err != nil {
+	// So does the project that init writes.
+	app := filepath.Join(project(t, "python"), "app")
+	files := []string{"--strict", filepath.Join(dir, "app.py"), filepath.Join(app, "function_app.py"), filepath.Join(app, "test_function_app.py")}
+	if out, err := sdktest.Mypy(t, []string{"MYPYPATH=" + typings}, files...); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The wheel has the same bytes each time. pip installs it without an index, the tests of an app run with
+// it, and mypy finds its types.
+func TestWorkerWheel(t *testing.T) {
+	t.Parallel()
+	needVenv(t)
+	dir := write(t, map[string]string{
+		"app/function_app.py": `from __future__ import annotations
+import dataclasses
+import drover.testing
+
+@dataclasses.dataclass
+class Order:
+    id: int
+
+async def orders(order: Order, context: drover.Context) -> drover.Output:
+    return drover.Output({"id": order.id}, subject=context.function)
+
+def wrong(message: drover.Message) -> None:
+    """If there were no types, mypy --strict would report that these comments are not needed."""
+    number: int = message.id  # type: ignore[assignment]
+    drover.testing.message(id=7)  # type: ignore[arg-type]
+`,
+		"app/test_function_app.py": `import unittest
+import drover.testing
+from function_app import orders
+
+class OrdersTest(unittest.TestCase):
+    def test_order(self) -> None:
+        output: drover.Output = drover.testing.run(orders, {"id": 7}, context=drover.testing.context("orders", timeout=60))
+        self.assertEqual((output.body, output.properties["subject"]), ({"id": 7}, "orders"))
+
+    def test_bad_order(self) -> None:
+        with self.assertRaises(drover.Reject):
+            drover.testing.run(orders, drover.testing.message({}, attempt=2, attributes={"a": ["b"]}))
+`,
+	})
+	var contents []string
+	var path string
+	for _, to := range []string{"dist", "again"} {
+		status, out, errs := command(t.Context(), nil, nil, "worker", "wheel", filepath.Join(dir, to))
+		path = strings.TrimSpace(strings.TrimPrefix(out, "Written: "))
+		content, err := os.ReadFile(path)
+		if status != ExitOK || errs != "" || err != nil || !strings.HasPrefix(filepath.Base(path), "drover_functions-") {
+			t.Fatalf("status %d, %v\n%s%s", status, err, out, errs)
+		}
+		contents = append(contents, string(content))
+	}
+	if contents[0] != contents[1] {
+		t.Error("the second wheel has different bytes")
+	}
+	python := filepath.Join(dir, "environment", "bin", "python")
+	for _, args := range [][]string{
+		{"python3", "-m", "venv", filepath.Join(dir, "environment")},
+		{python, "-m", "pip", "install", "--no-index", "--disable-pip-version-check", path},
+		{python, "-m", "unittest", "discover", filepath.Join(dir, "app")},
+	} {
+		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "worker", "wheel", path); status != ExitFailed || !strings.Contains(errs, "making the directory of the wheel: ") {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	if out, err := sdktest.Mypy(t, nil, "--strict", "--python-executable", python, filepath.Join(dir, "app", "function_app.py"), filepath.Join(dir, "app", "test_function_app.py")); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// For Node.js the command writes the types of the module.
+func TestWorkerTypingsOfNode(t *testing.T) {
+	t.Parallel()
+	dir := write(t, map[string]string{"file": ""})
+	status, out, errs := command(t.Context(), nil, nil, "worker", "typings", dir, "--language", "node")
+	if status != ExitOK || out != "Written: "+filepath.Join(dir, "drover")+"\n" || errs != "" {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "drover", "index.d.ts"))
+	if err != nil || !strings.Contains(string(text), "export class Outputs {") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "worker", "typings", filepath.Join(dir, "file"), "--language", "node"); status != ExitFailed || !strings.Contains(errs, "making the directory of the types: ") {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "drover", "index.d.ts")), os.Mkdir(filepath.Join(dir, "drover", "index.d.ts"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, errs := command(t.Context(), nil, nil, "worker", "typings", dir, "--language", "node"); status != ExitFailed || !strings.Contains(errs, "writing the types: ") {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+	if status, _, _ := command(t.Context(), nil, nil, "worker", "typings", dir, "--language", "ruby"); status != ExitUsage {
+		t.Errorf("status %d", status)
 	}
 }
 

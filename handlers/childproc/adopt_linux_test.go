@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// template forks twice for every line on file descriptor 3: what comes of it stands
-// in a group of its own, says its number on 4, and has the process between them end
-// when it reads a line on 5. It leaves a daemon behind, and ends with status 7 at SIGTERM.
+// template forks twice for each line on file descriptor 3. The last process gets its own group,
+// writes its number to 4, and its parent ends when the template reads a line on 5. The template
+// leaves a daemon behind, and ends with status 7 at SIGTERM.
 const template = `
 import os, signal, sys, time
 for line in os.fdopen(3):
@@ -91,7 +91,7 @@ func (f *forker) fork(how string) int {
 	return pid
 }
 
-// release lets the process that was forked last continue.
+// release lets the latest forked process continue.
 func (f *forker) release() {
 	if _, err := io.WriteString(f.goOn, "\n"); err != nil {
 		f.t.Fatal(err)
@@ -140,7 +140,7 @@ func TestAdoptedProcesses(t *testing.T) {
 	settled(t, t.Name(), 0)
 }
 
-// One that ends before it is the reaper's child.
+// A process that ends before it is the reaper's child.
 func TestAnAdoptedProcessThatEndsAtOnce(t *testing.T) {
 	r, _ := newReaper(t)
 	f := newForker(t, r)
@@ -152,15 +152,15 @@ func TestAnAdoptedProcessThatEndsAtOnce(t *testing.T) {
 	p = f.adopt("group quick collects")
 	f.release()
 	eventually(t, "its parent has collected it", func() bool { return syscall.Kill(p.PID, 0) != nil })
-	p.Signal(syscall.SIGKILL) // what the daemon does when its socket closes
+	p.Signal(syscall.SIGKILL) // as the daemon does when its socket closes
 	if exit := waited(t, p); exit.Err == nil {
-		t.Errorf("nobody can know how it ended, but: %+v", exit)
+		t.Errorf("its end cannot be known, but: %+v", exit)
 	}
 	settled(t, t.Name(), 1)
 }
 
-// One that never becomes the reaper's child, since its parent stays: that it has ended
-// is noticed all the same, and what it left behind ends.
+// A process that never becomes the reaper's child, since its parent stays: its end is still
+// detected, and the processes that it left behind are killed.
 func TestAnAdoptedProcessWhoseParentStays(t *testing.T) {
 	r, _ := newReaper(t)
 	f := newForker(t, r)
@@ -170,13 +170,13 @@ func TestAnAdoptedProcessWhoseParentStays(t *testing.T) {
 		settled(t, t.Name(), 4) // with the one between, and its daemon
 		p.Signal(syscall.SIGKILL)
 		if exit := waited(t, p); exit.Err == nil {
-			t.Errorf("%s: nobody can know how it ended, but: %+v", how, exit)
+			t.Errorf("%s: its end cannot be known, but: %+v", how, exit)
 		}
 		settled(t, t.Name(), 1+i) // the one between stays, which does not collect it
 	}
 }
 
-// A worker says what it likes; who is not its own is not adopted, and so not killed.
+// Whatever a worker reports, only its own processes are adopted, so no others are killed.
 func TestWhoIsNotAdopted(t *testing.T) {
 	r, _ := newReaper(t)
 	f, other := newForker(t, r), newForker(t, r)
@@ -188,11 +188,11 @@ func TestWhoIsNotAdopted(t *testing.T) {
 		{os.Getpid(), "it does not come from the process that is said to have forked it"},
 		{r.PID(), "it does not come from the process that is said to have forked it"},
 		{foreign, "it does not come from the process that is said to have forked it"},
-		{f.self.PID, "it is no process that another has just forked"},
-		{other.self.PID, "it is no process that another has just forked"},
-		{own, "it is no leader of a process group, or is gone"},
-		{1, "it is no process that another has just forked"},
-		{0, "it is no process that another has just forked"},
+		{f.self.PID, "it is not a process that another has just forked"},
+		{other.self.PID, "it is not a process that another has just forked"},
+		{own, "it is not a leader of a process group, or is gone"},
+		{1, "it is not a process that another has just forked"},
+		{0, "it is not a process that another has just forked"},
 		{-1, "it does not come from the process that is said to have forked it"},
 		{1 << 30, "it does not come from the process that is said to have forked it"},
 	} {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Command describes a process. It runs in a process group of its own.
+// Command describes a process. It runs in its own process group.
 type Command struct {
 	// Path is the program. Without a slash, it is searched in the daemon's PATH.
 	Path string
@@ -22,6 +22,9 @@ type Command struct {
 	Env []string
 	// Stdin is the input. The process need not read all of it.
 	Stdin []byte
+	// Terminal is the standard input, output and error, instead of the three fields above; nil: none. The
+	// caller closes it. The process is in another session, so the terminal sends it no signals.
+	Terminal *os.File
 	// Stdout and Stderr receive the output, each from one goroutine; nil drops it.
 	Stdout, Stderr io.Writer
 	// Files are the file descriptors from 3 on. The caller closes them.

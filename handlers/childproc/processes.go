@@ -179,6 +179,9 @@ func (r *Reaper) startCommand(c Command) (*Process, error) {
 		p.outputs = append(p.outputs, out)
 		files[1+i] = out.Child
 	}
+	if c.Terminal != nil {
+		files[0], files[1], files[2] = c.Terminal, c.Terminal, c.Terminal
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		p.closePipes()

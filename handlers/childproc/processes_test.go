@@ -17,10 +17,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is for what takes milliseconds on a machine that has nothing else to do.
+// patience bounds operations that take milliseconds on an idle machine.
 const patience = 3 * time.Minute
 
-// daemons are what this program is in a process of its own; see reaper_linux_test.go.
+// daemons are the commands of this program in its own process; see reaper_linux_test.go.
 var daemons map[string]func()
 
 func TestMain(m *testing.M) {
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// record is a writer that remembers.
+// record is a writer that keeps what it gets.
 type record struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -70,7 +70,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// script is a shell's, whose processes are found by a word in their environment.
+// script runs a script in a shell. Its processes are found by a word in their environment.
 func script(t testing.TB, text string) (Command, *record) {
 	t.Helper()
 	out := new(record)

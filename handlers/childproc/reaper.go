@@ -342,7 +342,7 @@ func (r *reaper) adoptProcess(id uint64, f *fields) {
 	case parent == nil:
 		refuseRequest(id, 0, "the process that forked it has ended")
 	case pid <= 1 || r.byPID[pid] != nil:
-		refuseRequest(id, 0, "it is no process that another has just forked")
+		refuseRequest(id, 0, "it is not a process that another has just forked")
 	case len(r.leaders) >= maxProcesses:
 		refuseRequest(id, 0, fmt.Sprintf("there are %d processes already", len(r.leaders)))
 	default:

@@ -34,7 +34,7 @@ func prepareReaper() (marked bool, err error) {
 	return true, nil
 }
 
-// leaderAttributes returns the attributes of a leader: it gets a process group of its own, and the
+// leaderAttributes returns the attributes of a leader: it gets its own process group, and the
 // kernel kills it if the reaper ends without killing it.
 func leaderAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
@@ -95,7 +95,7 @@ func (r *reaper) takeOver(id uint64, parent *leader, pid int) string {
 		return "it does not come from the process that is said to have forked it"
 	}
 	if group, err := syscall.Getpgid(pid); err != nil || group != pid {
-		return "it is no leader of a process group, or is gone"
+		return "it is not a leader of a process group, or is gone"
 	}
 	if !descendsFrom(pid, os.Getpid()) {
 		return "it is not below the reaper"

@@ -11,7 +11,7 @@ import (
 )
 
 // This file checks before the start whether the daemon, its reaper and a worker can have enough
-// threads. Go ends a program that cannot create a thread, so later nobody could report it.
+// threads. Go ends a program that cannot create a thread, so later it could not be reported.
 
 const (
 	// tasksNeeded is the number of processes and threads that must be available. The daemon and its
@@ -34,7 +34,7 @@ func CheckLimits(withProcesses bool) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < tasksPlenty && rlimitApplies() {
 		if used := tasksOf("/proc", os.Getuid()); used+least > int(limit.Cur) {
-			return fmt.Errorf("ulimit -u (RLIMIT_NPROC) lets user %d have %d processes and threads, of which %d are in use, and drover needs %d more; raise it: ulimit -u %d, LimitNPROC= of the unit, or --ulimit nproc= of the container",
+			return fmt.Errorf("ulimit -u (RLIMIT_NPROC) allows user %d %d processes and threads; %d are in use, and drover needs %d more; raise it: ulimit -u %d, LimitNPROC= of the unit, or --ulimit nproc= of the container",
 				os.Getuid(), limit.Cur, used, least, used+2*least)
 		}
 	}
@@ -46,7 +46,7 @@ func CheckLimits(withProcesses bool) error {
 		most, limited := readNumber(filepath.Join(dir, "pids.max"))
 		used, known := readNumber(filepath.Join(dir, "pids.current"))
 		if limited && known && used+least > most {
-			return fmt.Errorf("%s/pids.max allows %d processes and threads, of which %d are in use, and drover needs %d more; raise it: TasksMax= of the unit, or --pids-limit of the container",
+			return fmt.Errorf("%s/pids.max allows %d processes and threads; %d are in use, and drover needs %d more; raise it: TasksMax= of the unit, or --pids-limit of the container",
 				dir, most, used, least)
 		}
 	}

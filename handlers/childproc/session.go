@@ -58,7 +58,7 @@ func startReaper(log *slog.Logger) (*session, error) {
 		// One thread at a time is enough, because it has little to do.
 		Env:        []string{"GOMAXPROCS=1", "GOTRACEBACK=single"},
 		ExtraFiles: []*os.File{theirs},
-		// A session of its own, so that neither ^C of a terminal nor a kill of the daemon's group
+		// Its own session, so that neither ^C of a terminal nor a kill of the daemon's group
 		// reaches it.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
@@ -84,7 +84,7 @@ func startReaper(log *slog.Logger) (*session, error) {
 		return nil, errors.Join(fmt.Errorf("%w: %s", err, s.stderr.String()), ours.Close())
 	}
 	if !marked {
-		log.Warn("processes cannot be marked here (RLIMIT_LOCKS): those that leave their process group live until no worker does")
+		log.Warn("processes cannot be marked here (RLIMIT_LOCKS): processes that leave their process group run until the last worker ends")
 	}
 	log.Debug("the reaper runs", "pid", s.cmd.Process.Pid)
 	go s.readMessages(in)

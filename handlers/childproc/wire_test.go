@@ -33,8 +33,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// Whatever the bytes are, they are a message or none, and take no more room than they
-// have.
+// Any bytes are one message or none, and use no more memory than their length.
 func FuzzMessages(f *testing.F) {
 	for _, seed := range []message{
 		newMessage(kindStart, 3, 1).addString("/bin/true").addString("").addString("").addStrings([]string{"a"}).addStrings(nil),

@@ -31,7 +31,7 @@ type Config struct {
 	Env     []string
 	// MaxOutput bounds its standard output, in bytes; 0 is 1 MiB.
 	MaxOutput int64
-	// Log receives the lines of its standard error as they are written; nil drops them.
+	// Log receives the lines of its standard error as they are written; nil discards them.
 	Log *slog.Logger
 	// Reaper starts the command; nil: the handler has one of its own.
 	Reaper *childproc.Reaper

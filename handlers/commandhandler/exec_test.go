@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// shell is a handler for a script.
+// shell is a handler that runs a script.
 func shell(t *testing.T, script string, change func(c *Config)) *Handler {
 	t.Helper()
 	cfg := Config{Function: "f", Command: []string{"sh", "-c", script}, Dir: t.TempDir(), Env: []string{"PATH=" + os.Getenv("PATH"), "LANG=C"}}
@@ -84,7 +84,7 @@ func TestWhatItsStatusMeans(t *testing.T) {
 	}
 }
 
-// At its end the whole process group goes, also what the command left behind.
+// At the end the whole process group is killed, including processes that the command left behind.
 func TestTheTimeoutEndsTheGroup(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "mark")
 	h := shell(t, "(trap '' TERM; sleep 60; echo x > "+mark+") & wait", nil)
@@ -119,8 +119,7 @@ func TestACommandThatIsNotThere(t *testing.T) {
 	}
 }
 
-// What it writes to standard error is logged as it comes, line by line, however
-// long and whatever it holds.
+// Its standard error is logged line by line as it is written, regardless of length and content.
 func TestStandardErrorIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	h := shell(t, `printf 'one\n\n\ntwo\r\n' >&2; head -c 40000 /dev/zero | tr '\0' x >&2; printf '\nlast \377' >&2; cat`,

@@ -1,7 +1,6 @@
 package httphandler
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,11 +17,7 @@ import (
 )
 
 const (
-	// azureHost is the version of the host that this contract follows.
-	azureHost = "4.0.0"
-	// azureReturn is the name of the output binding for the ReturnValue.
-	azureReturn = "$return"
-	// azureTime is the host's format of a time, and azureClock that of its own time.
+	// azureTime is the host's time format in data, and azureClock the one of its own time.
 	azureTime  = "2006-01-02T15:04:05-07:00"
 	azureClock = "2006-01-02T15:04:05.0000000Z"
 	// maxLogs bounds the logged lines of one response, and longestLog the bytes of a line.
@@ -38,8 +33,12 @@ type invocation struct {
 
 // invokeAzure implements Handle for an app that is a custom handler.
 func (h *Handler) invokeAzure(ctx context.Context, m *triggers.Message) ([]byte, error) {
+	z := h.cfg.Azure
+	if z.Forward && isRequest(m) {
+		return h.forwardRequest(ctx, m)
+	}
 	id := uuid.NewString()
-	body, err := h.cfg.Azure.encodeInvocation(h.cfg.Function, m, time.Now())
+	body, err := z.encodeInvocation(h.cfg.Function, m, time.Now())
 	if err != nil {
 		return nil, handlers.Reject(err)
 	}
@@ -50,28 +49,54 @@ func (h *Handler) invokeAzure(ctx context.Context, m *triggers.Message) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	output, logs, err := h.cfg.Azure.decodeResponse(a.body)
-	h.logLines(m, id, logs)
+	result, err := decodeResponse(a.body)
+	if err == nil {
+		h.logLines(m, id, result.Logs)
+	}
+	if err == nil {
+		err = z.sendOutputs(ctx, result)
+	}
+	var output []byte
+	switch {
+	case err != nil:
+	case z.Named:
+		if reply := result.valueOf(z.Reply); isPresent(reply) {
+			output, err = replyOf(ctx, reply)
+		}
+	default:
+		output, err = z.chooseOutput(result)
+		describeJSON(ctx, output)
+	}
 	if err != nil {
 		h.gate.recordFailure()
 		return nil, failureOf(err.Error(), a.body)
 	}
 	h.gate.recordSuccess()
-	describeJSON(ctx, output)
 	return output, nil
 }
 
 // encodeInvocation returns the body of a request.
 func (z *Azure) encodeInvocation(function string, m *triggers.Message, now time.Time) ([]byte, error) {
 	var data any = m.Body // base64
-	if !z.Binary {
+	switch {
+	case isRequest(m):
+		data = describeRequest(m)
+	case z.JSON:
+		if !json.Valid(m.Body) {
+			return nil, errors.New("the body is not JSON, which data_type json requires")
+		}
+		data = json.RawMessage(m.Body)
+	case !z.Binary:
 		if !utf8.Valid(m.Body) {
-			return nil, errors.New("the body is no text in UTF-8, which data_type string is for; use data_type: binary")
+			return nil, errors.New("the body is not UTF-8, which data_type string requires; use data_type: binary")
 		}
 		data = azureValue(string(m.Body))
 	}
 	var properties map[string]any
-	if m.Origin != nil {
+	switch {
+	case isRequest(m):
+		properties = paramsOf(m)
+	case m.Origin != nil:
 		properties = m.Origin.Native()
 	}
 	if properties == nil { // a source that Azure does not have gets the properties of the simplest one
@@ -111,59 +136,6 @@ func azureValue(value any) any {
 		return fmt.Sprint(value)
 	}
 	return strings.TrimSuffix(text.String(), "\n")
-}
-
-// decodeResponse parses a response: the function's output and its log lines.
-func (z *Azure) decodeResponse(body []byte) (output []byte, logs []json.RawMessage, err error) {
-	var result struct {
-		Outputs     map[string]json.RawMessage
-		Logs        []json.RawMessage
-		ReturnValue json.RawMessage
-	}
-	if body = bytes.TrimSpace(body); len(body) == 0 || body[0] != '{' {
-		return nil, nil, errors.New("the app's answer is not the JSON object of a custom handler")
-	}
-	if err := json.Unmarshal(body, &result); err != nil {
-		return nil, nil, fmt.Errorf("the app's answer is not that of a custom handler: %w", err)
-	}
-	given := make(map[string]json.RawMessage, len(result.Outputs))
-	for name, value := range result.Outputs {
-		if isPresent(value) {
-			given[name] = value
-		}
-	}
-	switch {
-	case z.Output == azureReturn, z.Output == "" && isPresent(result.ReturnValue):
-		output = unquoteJSON(result.ReturnValue)
-	case z.Output != "":
-		output = unquoteJSON(given[z.Output])
-	case len(given) == 1:
-		for _, value := range given {
-			output = unquoteJSON(value)
-		}
-	case len(given) > 1:
-		if output, err = json.Marshal(given); err != nil {
-			return nil, result.Logs, fmt.Errorf("writing the outputs: %w", err)
-		}
-	}
-	return output, result.Logs, nil
-}
-
-func isPresent(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
-
-// unquoteJSON returns a string without quotes, and any other value as JSON; nil if there is none.
-func unquoteJSON(value json.RawMessage) []byte {
-	if !isPresent(value) {
-		return nil
-	}
-	var text string
-	if json.Unmarshal(value, &text) != nil {
-		return value
-	}
-	if text == "" {
-		return nil
-	}
-	return []byte(text)
 }
 
 // logLines writes the function's log lines to the log.

@@ -16,14 +16,14 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// origin is what a source says.
+// origin has the source's own fields.
 type origin map[string]any
 
 func (o origin) Native() map[string]any { return o }
 
 func (o origin) Properties() triggers.Properties { return nil }
 
-// A custom handler finds what the host of Azure Functions would send.
+// A custom handler gets the same request as from the host of Azure Functions.
 func TestACustomHandler(t *testing.T) {
 	type seen struct {
 		path   string
@@ -86,7 +86,7 @@ func TestACustomHandler(t *testing.T) {
 	}
 }
 
-// A source that Azure does not have looks like a storage queue.
+// A source that Azure does not have is treated like a storage queue.
 func TestTheInvocationOfAnotherSource(t *testing.T) {
 	now := time.Now()
 	body, err := (&Azure{Binding: "b"}).encodeInvocation("f", &triggers.Message{ID: "ORDERS:7", Attempt: 1, Body: []byte("hi"), Enqueued: now, Attributes: map[string]string{"k": "v"}}, now)
@@ -98,6 +98,13 @@ func TestTheInvocationOfAnotherSource(t *testing.T) {
 	raw := &triggers.Message{Body: []byte{0xff, 0}}
 	if body, err = (&Azure{Binding: "b", Binary: true}).encodeInvocation("f", raw, now); err != nil || !strings.Contains(string(body), `"Data":{"b":"/wA="}`) {
 		t.Errorf("binary: %s, %v", body, err)
+	}
+	object := &triggers.Message{Body: []byte(`{"IsPastDue": false}`)}
+	if body, err = (&Azure{Binding: "b", JSON: true}).encodeInvocation("f", object, now); err != nil || !strings.Contains(string(body), `"Data":{"b":{"IsPastDue":false}}`) {
+		t.Errorf("json: %s, %v", body, err)
+	}
+	if body, err = (&Azure{Binding: "b", JSON: true}).encodeInvocation("f", raw, now); err == nil {
+		t.Errorf("bytes where JSON is meant: %s", body)
 	}
 	h := start(t, func(c *Config) { c.URL, c.Azure = "http://127.0.0.1:1/", &Azure{Binding: "b"} })
 	if _, err := h.Handle(t.Context(), raw); !handlers.Rejected(err) || !strings.Contains(err.Error(), "data_type: binary") {
@@ -122,15 +129,19 @@ func TestAnswersOfCustomHandlers(t *testing.T) {
 		{"", `{"Outputs": 1}`, "", "not that of a custom handler"},
 		{"", `{"Outputs"`, "", "not that of a custom handler"},
 	} {
-		out, _, err := (&Azure{Output: c.output}).decodeResponse([]byte(c.answer))
+		result, err := decodeResponse([]byte(c.answer))
+		var out []byte
+		if err == nil {
+			out, err = (&Azure{Output: c.output}).chooseOutput(result)
+		}
 		if string(out) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || out != nil && len(out) == 0 {
 			t.Errorf("%s of %s: %q, %v", c.output, c.answer, out, err)
 		}
 	}
 }
 
-// As with the host, all that is not 2xx with its JSON is a failed attempt, and as
-// without it, a status may be given another meaning.
+// Like the host, drover treats everything except a 2xx with its JSON as a failed attempt. The
+// meaning of a status can be configured, as without a custom handler.
 func TestFailuresOfCustomHandlers(t *testing.T) {
 	var status atomic.Int64
 	var text atomic.Value

@@ -25,7 +25,7 @@ type outcome struct {
 	err error
 }
 
-// handleAll handles messages at once, and returns what became of them, in order.
+// handleAll handles messages at once, and returns their outcomes in order.
 func handleAll(ctx context.Context, h *Handler, ms ...*triggers.Message) []outcome {
 	out := make([]outcome, len(ms))
 	var all sync.WaitGroup
@@ -72,7 +72,7 @@ func kindOf(err error) Verdict {
 	return Retry
 }
 
-// Messages in flight share a request, and each has a result of its own.
+// Messages in flight share a request, and each has its own result.
 func TestABatch(t *testing.T) {
 	var header nethttp.Header
 	var body []byte
@@ -126,7 +126,7 @@ func TestABatchWithoutEvents(t *testing.T) {
 	url := app(t, func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		body, _ := io.ReadAll(r.Body)
 		bodies <- r.Header.Get("Content-Type") + " " + string(body)
-		_, _ = io.WriteString(w, "ok") // says nothing of single messages
+		_, _ = io.WriteString(w, "ok") // without results of single messages
 	})
 	h := start(t, func(c *Config) { c.URL, c.Events, c.Batch = url, Plain, &Batch{Max: 1, MaxBytes: 1 << 20} })
 	m := &triggers.Message{ID: "1", Attempt: 2, Subject: "s", Enqueued: time.Unix(0, 0), Body: []byte{0xff}, Attributes: map[string]string{"k": "v"}}
@@ -169,8 +169,8 @@ func TestAMultipartBatch(t *testing.T) {
 	}
 }
 
-// What decides when a batch goes: its number, its bytes, its time, an id that it has,
-// and that nobody else can come.
+// A batch is sent when it is full by number or bytes, when its time is up, when a message has an ID
+// that it already has, and when no further message can come.
 func TestWhenABatchGoes(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -217,8 +217,8 @@ func TestWhenABatchGoes(t *testing.T) {
 	}
 }
 
-// A message whose time has come leaves its batch; the others are answered. When all
-// have left the request ends.
+// A message whose time is up leaves its batch; the others are answered. When all have left, the
+// request ends.
 func TestLeavingABatch(t *testing.T) {
 	came, let, gone := make(chan struct{}, 9), make(chan struct{}), make(chan struct{}, 9)
 	url := app(t, func(_ nethttp.ResponseWriter, r *nethttp.Request) {
@@ -269,8 +269,8 @@ func TestLeavingABatch(t *testing.T) {
 	}
 }
 
-// An answer that is not well is about all; but a batch is not rejected for one of
-// its messages.
+// An error response applies to the whole batch, but it never rejects a batch because of one of its
+// messages.
 func TestABatchThatFails(t *testing.T) {
 	mode := ""
 	requests := 0

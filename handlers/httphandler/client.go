@@ -20,6 +20,8 @@ const (
 	idleLimit = 90 * time.Second
 	// maxAnswerHeader bounds the headers of a response, in bytes.
 	maxAnswerHeader = 64 << 10
+	// exactBody bounds the memory that is allocated for a body of a known length before it is received.
+	exactBody = 64 << 10
 )
 
 // errTooLong is returned if a response exceeds its bound.
@@ -103,13 +105,13 @@ func SplitURL(text string) (socket, target string, err error) {
 	if rest, found := strings.CutPrefix(text, "unix:"); found {
 		socket, path, found := strings.Cut(rest, ":")
 		if !found || !strings.HasPrefix(path, "/") || !strings.HasPrefix(socket, "/") {
-			return "", "", fmt.Errorf("%q is no socket with a path: write it as unix:/run/app.sock:/orders", text)
+			return "", "", fmt.Errorf("%q is not a socket with a path: write it as unix:/run/app.sock:/orders", text)
 		}
 		return socket, fmt.Sprintf("http://socket-%x%s", socket, path), nil
 	}
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return "", "", fmt.Errorf("%q is no URL of an app: write it as http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders; credentials go into headers", text)
+		return "", "", fmt.Errorf("%q is not the URL of an app: write it as http://127.0.0.1:8080/orders, https://..., or unix:/run/app.sock:/orders; credentials go into headers", text)
 	}
 	return "", text, nil
 }
@@ -160,14 +162,18 @@ func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (
 	if err != nil {
 		return answer{}, err
 	}
-	text, err := io.ReadAll(io.LimitReader(response.Body, c.longest+1))
+	a, err := readAnswer(response, c.longest)
 	// The rest of a response that is too long is not read: the connection is closed.
 	_ = response.Body.Close()
+	return a, err
+}
+
+// readAnswer reads the body of a response, of at most longest bytes, and returns what drover needs of
+// the response.
+func readAnswer(response *nethttp.Response, longest int64) (answer, error) {
+	text, err := readBody(response, longest)
 	if err != nil {
-		return answer{}, fmt.Errorf("reading the answer: %w", err)
-	}
-	if int64(len(text)) > c.longest {
-		return answer{}, fmt.Errorf("%w: more than max_response (%d) bytes", errTooLong, c.longest)
+		return answer{}, err
 	}
 	a := answer{
 		status: response.StatusCode, text: response.Status, body: text,
@@ -179,6 +185,35 @@ func (c *client) postRequest(ctx context.Context, fields []field, body []byte) (
 		}
 	}
 	return a, nil
+}
+
+// readBody reads the body of a response, of at most longest bytes.
+func readBody(response *nethttp.Response, longest int64) (text []byte, err error) {
+	n := response.ContentLength // -1: not known
+	switch {
+	case n == 0:
+		return nil, nil
+	case n > 0 && n <= min(longest, exactBody):
+		text = make([]byte, n)
+		_, err = io.ReadFull(response.Body, text)
+	case n <= longest:
+		text, err = io.ReadAll(io.LimitReader(response.Body, longest+1))
+	}
+	if n > longest || int64(len(text)) > longest {
+		return nil, fmt.Errorf("%w: more than max_response (%d) bytes", errTooLong, longest)
+	}
+	return text, readError(err)
+}
+
+// readError returns the error of reading a response; nil for nil.
+func readError(err error) error {
+	switch {
+	case err == nil, errors.Is(err, errTooLong):
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("reading the answer: the app closed the connection: %w", io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("reading the answer: %w", err)
 }
 
 // checkReady checks whether the app is reachable and ready.

@@ -45,7 +45,7 @@ type Batch struct {
 	// Wait bounds how long the first message of a batch waits for more. It does not wait if all
 	// slots are taken, because no more messages can arrive then.
 	Wait time.Duration
-	// Multipart sends multipart/mixed in place of a JSON array. Each part corresponds to a
+	// Multipart sends multipart/mixed instead of a JSON array. Each part corresponds to a
 	// request of a single message.
 	Multipart bool
 }
@@ -58,10 +58,21 @@ type Azure struct {
 	Binding string
 	// Binary sends the body in base64, like a binding of the dataType binary.
 	Binary bool
+	// JSON sends the body unchanged, as for a timer.
+	JSON bool
 	// Output is the name of the output binding whose value is the function's output; $return is
 	// the ReturnValue. If it is empty, the output is the ReturnValue, or else the Outputs: a
 	// single one unchanged, several as one JSON object.
 	Output string
+	// Outputs are the function's named outputs. Each is sent the value of the output binding of that
+	// name; a list is a message for each element.
+	Outputs []string
+	// Named drops values of other bindings but Reply, instead of Output.
+	Named bool
+	// Reply is the binding with the response to an HTTP request; empty if there is none.
+	Reply string
+	// Forward passes HTTP requests on unchanged, instead of an invocation.
+	Forward bool
 }
 
 // Verdict is the meaning of a response's status.

@@ -17,7 +17,7 @@ import (
 // Events is the format of a request.
 type Events string
 
-// The formats. Binary and structured are those of CloudEvents 1.0; plain is the body alone. All
+// The formats. Binary and structured are defined by CloudEvents 1.0; plain is only the body. All
 // have the headers Drover-Function, Drover-Attempt and Drover-Message-Id. An attribute NAME
 // becomes Drover-Attribute-NAME, so that the sender of a message cannot choose the headers that
 // an app receives.

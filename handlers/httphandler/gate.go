@@ -103,7 +103,7 @@ func (g *gate) tryAgain(ctx context.Context) {
 // shutFor sets the slots to zero for a while; mu is held.
 func (g *gate) shutFor(why string, rest time.Duration) {
 	if g.why != why {
-		g.log.Error("the app is not well; nothing is received until it is", "why", why)
+		g.log.Error("the app is not healthy; nothing is received until it is", "why", why)
 	}
 	g.state, g.why, g.until = gateShut, why, time.Now().Add(rest)
 	g.slots.Resize(0)
@@ -116,7 +116,7 @@ func (g *gate) shutFor(why string, rest time.Duration) {
 // open restores all slots; mu is held.
 func (g *gate) open() {
 	if g.why != "" {
-		g.log.Info("the app is well again")
+		g.log.Info("the app is healthy again")
 	}
 	g.state, g.why, g.failures = gateOpen, "", 0
 	g.backOff.Reset()

@@ -7,7 +7,7 @@
 // the handler offers no slots. Then nothing is received and no attempt is used, and the handler
 // checks the app until it works.
 //
-// A custom handler of Azure Functions uses a protocol of its own. With a Batch, one request has
+// A custom handler of Azure Functions uses its own protocol. With a Batch, one request has
 // several messages, and each of them gets its own result.
 package httphandler
 

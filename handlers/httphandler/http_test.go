@@ -58,7 +58,7 @@ func app(t *testing.T, handle nethttp.HandlerFunc) string {
 	return s.URL
 }
 
-// room waits until the handler offers so much.
+// room waits until the handler offers this many slots.
 func room(t *testing.T, h *Handler, want int) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -70,7 +70,7 @@ func room(t *testing.T, h *Handler, want int) {
 	}
 }
 
-// looked waits until the handler has found the app not to be well.
+// looked waits until the handler has detected that the app is down.
 func looked(t *testing.T, h *Handler) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -83,7 +83,7 @@ func looked(t *testing.T, h *Handler) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nobody has looked for the app")
+			t.Fatal("the app was not probed")
 		}
 	}
 }
@@ -176,7 +176,7 @@ func TestWhatAnswersMean(t *testing.T) {
 		status  int
 		after   string
 		verdict Verdict
-		delay   time.Duration // negative: none was asked for
+		delay   time.Duration // negative: none was requested
 	}{
 		{200, "", Done, -1}, {202, "", Done, -1}, {204, "", Done, -1},
 		{400, "", Reject, -1}, {409, "", Reject, -1}, {413, "", Reject, -1}, {422, "", Reject, -1},
@@ -228,7 +228,7 @@ func TestWhatAnswersMean(t *testing.T) {
 	}
 }
 
-// An app that is not there costs no attempt, and is found when it is.
+// An app that is down costs no attempt, and is detected when it is up.
 func TestAnAppThatIsDown(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -259,7 +259,7 @@ func TestAnAppThatIsDown(t *testing.T) {
 	room(t, h, 4)
 }
 
-// Nothing is received before the app says that it is ready.
+// Nothing is received before the app reports that it is ready.
 func TestReadiness(t *testing.T) {
 	var ready atomic.Bool
 	asked := make(chan struct{}, 100)
@@ -285,7 +285,7 @@ func TestReadiness(t *testing.T) {
 	room(t, h, 4)
 }
 
-// Failures in a row close the gate; then one message at a time finds out.
+// Consecutive failures close the gate; then single messages probe the app.
 func TestTheCircuitBreaker(t *testing.T) {
 	var well atomic.Bool
 	url := app(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
@@ -319,7 +319,7 @@ func TestFaultsOfAnApp(t *testing.T) {
 		switch <-mode {
 		case "huge":
 			chunk := bytes.Repeat([]byte("x"), 64<<10)
-			for range 10 << 30 / len(chunk) { // or until nobody reads any more
+			for range 10 << 30 / len(chunk) { // or until the reader is gone
 				n, err := w.Write(chunk)
 				if took.Add(int64(n)); err != nil {
 					return
@@ -392,7 +392,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// An app that asks for a certificate of the client answers those that have one.
+// An app that requires a client certificate answers clients that have one.
 func TestClientCertificates(t *testing.T) {
 	s := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		_, _ = io.WriteString(w, r.TLS.PeerCertificates[0].Subject.Organization[0])

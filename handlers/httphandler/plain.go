@@ -5,31 +5,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"net"
 	nethttp "net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/valyala/fasthttp"
 
 	"github.com/drover-run/drover/handlers"
 )
 
 // plain is a client for HTTP/1.1 without TLS that keeps its connections. It is for apps on the same
-// machine, where the client takes the larger part of a request's time. It takes less than half of
-// the time of net/http's client, which has two goroutines per connection. It also detects whether
-// the app has received a request. fasthttp encodes and decodes the messages. Its own client is not
-// used, because a context does not end its requests.
+// machine, where the client accounts for most of a request's time. net/http reads the responses,
+// but its Transport is not used, because that has two goroutines per connection. plain also detects
+// whether the app has received a request.
 type plain struct {
-	host, uri string
-	added     []field         // to each request
-	replaced  map[string]bool // their names, in lower case
-	longest   int             // bound of a response body, in bytes
-	dial      func(ctx context.Context) (net.Conn, error)
+	head    string  // the beginning of each request: its first line and its Host
+	added   []field // the headers of the configuration, which replace those of a message
+	longest int64   // bound of a response body, in bytes
+	dial    func(ctx context.Context) (net.Conn, error)
 
 	mu      sync.Mutex
 	idle    []*plainConn // the last one is used first
@@ -39,10 +37,11 @@ type plain struct {
 }
 
 const (
-	// longestPlainHeader bounds the headers of a response, in bytes: each connection has a buffer
-	// of that size.
+	// longestPlainHeader limits the headers of a response, in bytes, including those of preceding
+	// responses with status 1xx.
 	longestPlainHeader = 16 << 10
-	plainWriteBuffer   = 4 << 10
+	// maxInterim bounds the number of responses with status 1xx. net/http's client has the same bound.
+	maxInterim = 5
 	// probeAfter is the idle time after which a connection is checked before its next use: the app
 	// may have closed it.
 	probeAfter = 10 * time.Millisecond
@@ -54,8 +53,29 @@ type plainConn struct {
 	r    *bufio.Reader
 	w    *bufio.Writer
 	sent uint64    // bytes sent
+	left int64     // bytes that may be read: it bounds the headers
 	used bool      // an earlier request has used it
 	last time.Time // the time of its last use
+}
+
+func newPlain(cfg Config, target string, dial func(ctx context.Context) (net.Conn, error)) (*plain, error) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return nil, fmt.Errorf("reading the URL: %w", err)
+	}
+	p := &plain{longest: cfg.MaxResponse, dial: dial, maxIdle: cfg.Slots}
+	host := u.Host
+	for name, value := range cfg.Headers {
+		switch strings.ToLower(name) {
+		case "host":
+			host = value
+		case "content-length", "transfer-encoding": // those of the request are right
+		default:
+			p.added = append(p.added, field{name, value})
+		}
+	}
+	p.head = fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\n", u.RequestURI(), host)
+	return p, nil
 }
 
 // Write counts the bytes.
@@ -65,25 +85,18 @@ func (c *plainConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func newPlain(cfg Config, target string, dial func(ctx context.Context) (net.Conn, error)) (*plain, error) {
-	u, err := url.Parse(target)
-	if err != nil {
-		return nil, fmt.Errorf("reading the URL: %w", err)
+// Read reads at most c.left bytes.
+func (c *plainConn) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, fmt.Errorf("%w: more than %d bytes of headers", errTooLong, longestPlainHeader)
 	}
-	p := &plain{host: u.Host, uri: u.RequestURI(), longest: int(cfg.MaxResponse), dial: dial, maxIdle: cfg.Slots, replaced: make(map[string]bool)}
-	for name, value := range cfg.Headers {
-		if strings.EqualFold(name, "Host") {
-			p.host = value
-			continue
-		}
-		p.added = append(p.added, field{name, value})
-		p.replaced[strings.ToLower(name)] = true
-	}
-	return p, nil
+	n, err := c.Conn.Read(p[:min(int64(len(p)), c.left)])
+	c.left -= int64(n)
+	return n, err
 }
 
-// post sends a message and reads the response. If the app has closed a kept connection before it
-// received anything of the request, post sends the request on a new connection.
+// post sends a message and reads the response. If the app has closed a kept connection
+// before it received anything of the request, post sends the request on a new connection.
 func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, error) {
 	c := p.takeIdle()
 	for {
@@ -93,7 +106,7 @@ func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, 
 				return answer{}, err
 			}
 			c = &plainConn{Conn: conn}
-			c.r, c.w = bufio.NewReaderSize(conn, longestPlainHeader), bufio.NewWriterSize(c, plainWriteBuffer)
+			c.r, c.w = bufio.NewReader(c), bufio.NewWriter(c)
 		}
 		a, err := p.roundTrip(ctx, c, fields, body)
 		if !errors.Is(err, errUnseen) {
@@ -104,38 +117,26 @@ func (p *plain) post(ctx context.Context, fields []field, body []byte) (answer, 
 	}
 }
 
-// errUnseen is returned for a request of which the app has received nothing.
+// errUnseen is returned for a request if the app has received nothing of it.
 var errUnseen = errors.New("the app had closed the connection")
 
 // roundTrip sends a request and reads its response. It keeps or closes the connection.
 func (p *plain) roundTrip(ctx context.Context, c *plainConn, fields []field, body []byte) (answer, error) {
 	before := c.sent
 	uncancel := c.closeOnCancel(ctx)
-	request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-	defer fasthttp.ReleaseRequest(request)
-	defer fasthttp.ReleaseResponse(response)
-	p.fillRequest(request, fields, body)
-	response.Header.SetNoDefaultContentType(true)
-	err := request.Write(c.w)
-	if err == nil {
-		err = c.w.Flush()
-	}
-	written := err
-	if err == nil || c.sent > before { // an app may respond and close before it has read the whole request
-		err = response.ReadLimitBody(c.r, p.longest)
+	written := p.send(c.w, fields, body)
+	var a answer
+	err, open := written, false
+	if written == nil || c.sent > before { // an app may respond and close before it has read the whole request
+		a, open, err = c.readAnswer(p.longest)
 	}
 	whole := uncancel()
-	var a answer
-	if err == nil {
-		a = answerOf(response)
-	}
-	if err == nil && written == nil && whole && !response.ConnectionClose() && c.r.Buffered() == 0 {
+	if err == nil && written == nil && whole && open && c.r.Buffered() == 0 {
 		p.keepIdle(c)
 		return a, nil
 	}
 	unseen := err != nil && c.used && c.r.Buffered() == 0 && (c.sent == before || nothingAcked(c.Conn, before))
 	_ = c.Close() // the connection is not reused
-	var small *fasthttp.ErrSmallBuffer
 	switch {
 	case err == nil:
 		return a, nil
@@ -145,16 +146,51 @@ func (p *plain) roundTrip(ctx context.Context, c *plainConn, fields []field, bod
 		return answer{}, context.DeadlineExceeded
 	case unseen:
 		return answer{}, errUnseen
-	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		return answer{}, fmt.Errorf("%w: more than max_response (%d) bytes", errTooLong, p.longest)
-	case errors.As(err, &small):
-		return answer{}, fmt.Errorf("%w: more than %d bytes of headers", errTooLong, longestPlainHeader)
-	case written != nil:
+	case written != nil && !errors.Is(err, errTooLong):
 		return answer{}, fmt.Errorf("sending the request: %w", written)
-	case errors.Is(err, io.EOF):
-		return answer{}, fmt.Errorf("reading the answer: the app closed the connection: %w", io.ErrUnexpectedEOF)
 	}
-	return answer{}, fmt.Errorf("reading the answer: %w", err)
+	return answer{}, err
+}
+
+// send sends a request. net/http's Request.Write would send a large body in small pieces.
+func (p *plain) send(w *bufio.Writer, fields []field, body []byte) error {
+	_, _ = w.WriteString(p.head)
+	for _, f := range fields {
+		if !slices.ContainsFunc(p.added, func(a field) bool { return strings.EqualFold(a.name, f.name) }) {
+			writeHeader(w, f)
+		}
+	}
+	for _, f := range p.added {
+		writeHeader(w, f)
+	}
+	writeHeader(w, field{"Content-Length", strconv.Itoa(len(body))})
+	_, _ = w.WriteString("\r\n")
+	_, _ = w.Write(body)
+	return w.Flush() // it also returns the errors of the writes
+}
+
+func writeHeader(w *bufio.Writer, f field) {
+	_, _ = w.WriteString(f.name)
+	_, _ = w.WriteString(": ")
+	_, _ = w.WriteString(f.value)
+	_, _ = w.WriteString("\r\n")
+}
+
+// readAnswer reads a response. open reports whether the app keeps the connection open.
+func (c *plainConn) readAnswer(longest int64) (a answer, open bool, err error) {
+	c.left = longestPlainHeader
+	for range maxInterim + 1 {
+		response, err := nethttp.ReadResponse(c.r, nil) //nolint:bodyclose // the body is read to its end, or the connection is closed
+		if err != nil {
+			return answer{}, false, readError(err)
+		}
+		if response.StatusCode >= 200 || response.StatusCode == nethttp.StatusSwitchingProtocols {
+			c.left = math.MaxInt64
+			a, err = readAnswer(response, longest)
+			return a, !response.Close && response.StatusCode >= 200, err
+		}
+	}
+	return answer{}, false, fmt.Errorf("reading the answer: more than %d answers with a status of 1xx", maxInterim)
 }
 
 // closeOnCancel aborts reads and writes of the connection when ctx ends, until stop is called. stop
@@ -168,41 +204,6 @@ func (c *plainConn) closeOnCancel(ctx context.Context) (stop func() bool) {
 	at, _ := i.Deadline() // zero: no deadline
 	_ = c.SetDeadline(at) // if this fails, the request fails
 	return i.OnInterrupt(end)
-}
-
-// fillRequest sets the headers and the body of a request.
-func (p *plain) fillRequest(request *fasthttp.Request, fields []field, body []byte) {
-	h := &request.Header
-	h.DisableNormalizing()
-	h.SetMethod(nethttp.MethodPost)
-	h.SetRequestURI(p.uri)
-	h.SetHost(p.host)
-	for _, f := range fields {
-		if len(p.added) == 0 || !p.replaced[strings.ToLower(f.name)] {
-			h.Add(f.name, f.value)
-		}
-	}
-	for _, f := range p.added {
-		h.Add(f.name, f.value)
-	}
-	request.SetBodyRaw(body)
-}
-
-func answerOf(response *fasthttp.Response) answer {
-	a := answer{status: response.StatusCode()}
-	if text := response.Body(); len(text) > 0 {
-		a.body = append(make([]byte, 0, len(text)), text...) // the response is reused
-		for name, value := range response.Header.All() {
-			if len(name) >= len("Content-Type") && (name[0]|0x20 == 'c' || name[0]|0x20 == 'd') {
-				a.addProperty(string(name), string(value))
-			}
-		}
-	}
-	if a.status < 200 || a.status >= 300 {
-		a.text = fmt.Sprintf("%d %s", a.status, nethttp.StatusText(a.status))
-		a.retryAfter, a.location = string(response.Header.Peek("Retry-After")), string(response.Header.Peek("Location"))
-	}
-	return a
 }
 
 // takeIdle returns an idle connection; nil if there is none.

@@ -20,8 +20,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// rawApp serves connections by hand: what serve writes is the answer to each request
-// that it reads; n is the request's number on the connection. Empty ends the connection.
+// rawApp serves connections byte by byte: serve returns the answer to each request; n is the number
+// of the request on its connection. An empty answer ends the connection.
 func rawApp(t *testing.T, serve func(n int, request *nethttp.Request) string) (url string, seen func() int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,6 +47,9 @@ func rawApp(t *testing.T, serve func(n int, request *nethttp.Request) string) (u
 					_, _ = io.Copy(io.Discard, r.Body)
 					requests.Add(1)
 					answer := serve(n, r)
+					if strings.Contains(answer, "X-End") {
+						holdUntilClose(c) // no request arrives between the answer and the end of the connection
+					}
 					if _, err := io.WriteString(c, answer); err != nil || answer == "" || strings.Contains(answer, "X-End") {
 						return
 					}
@@ -68,8 +71,8 @@ func quick(t *testing.T, url string) *Handler {
 
 const well = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-// An app that closes a connection as it is used again has not seen the request: that
-// goes to another connection, and no attempt is burnt.
+// An app that closes a kept connection just as it is reused has not seen the request. The request
+// is sent again on another connection, without using an attempt.
 func TestConnectionsThatCloseAsTheyAreUsed(t *testing.T) {
 	url, seen := rawApp(t, func(int, *nethttp.Request) string {
 		return strings.Replace(well, "\r\n\r\n", "\r\nX-End: without a word\r\n\r\n", 1)
@@ -86,7 +89,7 @@ func TestConnectionsThatCloseAsTheyAreUsed(t *testing.T) {
 	}
 }
 
-// One that has read a request may have acted on it: it is not sent again here.
+// An app that has read a request may have acted on it, so the request is not sent again here.
 func TestAConnectionThatEndsAfterTheRequest(t *testing.T) {
 	url, seen := rawApp(t, func(n int, _ *nethttp.Request) string {
 		if n == 1 {
@@ -104,7 +107,7 @@ func TestAConnectionThatEndsAfterTheRequest(t *testing.T) {
 	}
 }
 
-// Kept connections that the app has closed since, or that it says more on, are not used.
+// Idle connections that the app has closed, or on which it has sent more data, are not used.
 func TestKeptConnectionsAreLookedAt(t *testing.T) {
 	for name, more := range map[string]string{"closed": "X-End: yes\r\n", "more": ""} {
 		url, seen := rawApp(t, func(n int, _ *nethttp.Request) string {
@@ -155,7 +158,7 @@ func TestOddAnswers(t *testing.T) {
 		{"closing", strings.Replace(well, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1), "ok", ""},
 		{"more than the answer", well + "HTTP/1.1 500 Evil\r\n\r\n", "ok", ""},
 		{"no HTTP", "SSH-2.0-OpenSSH\r\nX-End\r\n\r\n", "", "reading the answer"},
-		{"half a header", "HTTP/1.1 200 OK\r\nX-End", "", "EOF"},
+		{"half a header", "HTTP/1.1 200 OK\r\nX-End", "", "reading the answer"},
 		{"half a body", "HTTP/1.1 200 OK\r\nX-End: 1\r\nContent-Length: 9\r\n\r\nhalf", "", "EOF"},
 		{"half a chunk", "HTTP/1.1 200 OK\r\nX-End: 1\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", "", "EOF"},
 		{"headers without end", "HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("x", longestPlainHeader) + "\r\n\r\n", "", "bytes of headers"},
@@ -172,7 +175,7 @@ func TestOddAnswers(t *testing.T) {
 	}
 }
 
-// An app may answer before it has read all, and close.
+// An app may answer before it has read the whole request, and close the connection.
 func TestAnEarlyAnswer(t *testing.T) {
 	url := app(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) { w.WriteHeader(413) })
 	h := quick(t, url)
@@ -181,7 +184,7 @@ func TestAnEarlyAnswer(t *testing.T) {
 	}
 }
 
-// There are as many connections as slots, and they are kept; none is left behind.
+// There are as many connections as slots. They are kept, and none is left behind.
 func TestConnectionsAreKept(t *testing.T) {
 	var opened atomic.Int64
 	s := httptest.NewUnstartedServer(nethttp.HandlerFunc(func(_ nethttp.ResponseWriter, r *nethttp.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
@@ -231,7 +234,7 @@ func TestARequestThatIsCutShort(t *testing.T) {
 	}
 }
 
-// interruptible is a context as the dispatcher's: nobody waits for its deadline.
+// interruptible is a context like the dispatcher's: no goroutine waits for its deadline.
 type interruptible struct {
 	context.Context
 	deadline time.Time
@@ -258,7 +261,7 @@ func TestTheDispatchersContext(t *testing.T) {
 	under, cancel := context.WithCancel(t.Context())
 	ctx := &interruptible{under, time.Now().Add(patience), make(chan func(), 9)}
 	got := make(chan error, 1)
-	handle := func() { _, err := h.client.plain.post(ctx, nil, nil); got <- err }
+	handle := func() { _, err := h.client.postRequest(ctx, nil, nil); got <- err }
 	answer <- well
 	handle()
 	if err := <-got; err != nil {

@@ -20,8 +20,8 @@ type taker struct {
 
 func (k *taker) Describe(p triggers.Properties) { k.got = p }
 
-// The content type and the other properties of a message reach an app, and those of its
-// answer the output.
+// The content type and the other properties of a message reach the app, and those of its answer
+// reach the output.
 func TestProperties(t *testing.T) {
 	seen := make(chan *nethttp.Request, 1)
 	body := make(chan []byte, 1)

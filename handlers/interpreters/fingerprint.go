@@ -46,6 +46,33 @@ type file struct {
 	contents string // by their hash
 }
 
+// Stamp identifies one state of a file without reading it.
+type Stamp struct {
+	id             fileID
+	size, modified int64
+}
+
+// ReadStamps returns the stamps of the files that ReadCode reads, by their names below dir. It reads
+// no contents, so it can run several times a second.
+func ReadStamps(dir string, kinds Kinds) map[string]Stamp {
+	w := walk{kinds: kinds, seen: make(map[fileID]bool), stamps: make(map[string]Stamp)}
+	w.addDir(dir, "", 0)
+	return w.stamps
+}
+
+// StampOf returns the stamp of a file; zero if it does not exist.
+func StampOf(path string) Stamp {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Stamp{}
+	}
+	return newStamp(info)
+}
+
+func newStamp(info os.FileInfo) Stamp {
+	return Stamp{idOf(info), info.Size(), info.ModTime().UnixNano()}
+}
+
 // ReadCode reads the names and contents of the files below dir that are of these kinds. Links
 // are followed, each directory once: a release is often switched by one, and a ConfigMap
 // always. Hidden directories, such as .venv, and those of other languages' packages are
@@ -71,14 +98,23 @@ func (c *Code) Fingerprint() string { return c.sum }
 // fileID identifies a directory, by any of its names.
 type fileID struct{ device, inode uint64 }
 
+// idOf returns the ID of a file; zero on systems without one.
+func idOf(info os.FileInfo) fileID {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return fileID{uint64(stat.Dev), stat.Ino} //nolint:unconvert // its type differs from system to system
+	}
+	return fileID{}
+}
+
 // walk is one pass over an app's directory.
 type walk struct {
-	hash  hash.Hash
-	kinds Kinds
-	found map[string]file
-	seen  map[fileID]bool // the directories that it was in
-	files int
-	bytes int64
+	stamps map[string]Stamp // if not nil, stamps are read instead of contents
+	hash   hash.Hash
+	kinds  Kinds
+	found  map[string]file
+	seen   map[fileID]bool // the directories that it was in
+	files  int
+	bytes  int64
 }
 
 // addDir adds a directory; name is its path below the app's.
@@ -87,8 +123,7 @@ func (w *walk) addDir(path, name string, depth int) {
 	if err != nil || depth > maxDepth {
 		return
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		here := fileID{uint64(stat.Dev), stat.Ino} //nolint:unconvert // its type differs from system to system
+	if here := idOf(info); here != (fileID{}) {
 		if w.seen[here] {
 			return
 		}
@@ -109,6 +144,10 @@ func (w *walk) addDir(path, name string, depth int) {
 			}
 		case info.Mode().IsRegular() && w.kinds.includesName(entry.Name()) && w.files < maxFiles:
 			w.files++
+			if w.stamps != nil {
+				w.stamps[below] = newStamp(info)
+				continue
+			}
 			w.addFile(full, below, info)
 		}
 	}

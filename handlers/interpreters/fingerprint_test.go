@@ -9,7 +9,7 @@ import (
 
 var python = Kinds{Imported: []string{".py"}}
 
-// A link that is switched is new code, as are the contents behind one; a time is not.
+// A switched link is new code, as are changed contents behind one; a changed time is not.
 func TestFingerprintFollowsLinks(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }

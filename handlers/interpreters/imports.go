@@ -32,7 +32,7 @@ func (i *Imports) isFull() bool { return len(i.paths) > maxPaths || i.bytes > ma
 // NewImports returns the empty imports of an app that has not started.
 func NewImports(dir string) *Imports { return &Imports{dir: dir, paths: make(map[string]bool)} }
 
-// Add adds paths that workers report. Each is kept as it is; a path in the app's
+// Add adds paths that workers report. Each is kept unchanged; a path in the app's
 // directory also by its name there, and with its links resolved now.
 func (i *Imports) Add(paths []string) {
 	real, err := filepath.EvalSymlinks(i.dir)

@@ -37,8 +37,8 @@ func (c code) write(files ...string) {
 	}
 }
 
-// A change makes the code another where a worker has imported the file, or would now
-// import it in the place of what it has; else it does not.
+// A change counts as new code if a worker has imported the file, or would now import it instead of
+// the file that it has; otherwise not.
 func TestChanges(t *testing.T) {
 	node := Kinds{Imported: []string{".js", ".mjs"}, Always: []string{".json"}}
 	whole := []string{"app.py=1", "helper.py=1", "test_app.py=1", "pkg/__init__.py=1", "pkg/a.py=1", "pkg/b.py=1"}
@@ -129,7 +129,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// Of workers that name paths without end nothing is kept, and all counts.
+// If workers report too many paths, none are kept, and all files count.
 func TestImportsAreBounded(t *testing.T) {
 	for _, many := range []struct{ paths, long int }{{2 * maxPaths, 0}, {20, maxPathBytes / 10}} {
 		c := code{t, t.TempDir()}

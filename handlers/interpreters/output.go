@@ -3,6 +3,7 @@ package interpreters
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -10,9 +11,9 @@ import (
 )
 
 const (
-	// maxOutput bounds what a probe prints, in bytes.
+	// maxOutput bounds the output of a probe, in bytes.
 	maxOutput = 1 << 20
-	// outputDelay bounds the wait for the output of processes that a killed probe has started.
+	// outputDelay bounds the wait for the output of child processes that outlive a probe.
 	outputDelay = time.Second
 )
 
@@ -26,8 +27,14 @@ func commandOutput(ctx context.Context, path string, args ...string) ([]byte, er
 	var out bounded
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = fmt.Errorf("it did not end: %w", context.Cause(ctx))
+	case errors.Is(err, exec.ErrWaitDelay):
+		// It exited with status 0, but a child process still holds its output, as can happen with
+		// pyenv's scripts on a busy machine.
+		err = nil
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the child may have just ended
 	}
 	return out.Bytes(), err
 }

@@ -17,9 +17,9 @@ import (
 // Interpreter is a program that runs an app's workers.
 type Interpreter struct {
 	Path string
-	// Language and Version are for people; empty if CheckVersion was not called.
+	// Language and Version are descriptions; empty if CheckVersion was not called.
 	Language, Version string
-	// From is the place that names this interpreter, for people.
+	// From is the place that names this interpreter, as text.
 	From string
 }
 
@@ -61,8 +61,8 @@ func (i *Interpreter) CheckVersion(ctx context.Context, language, oldest string,
 	return nil
 }
 
-// atLeast reports whether a version is at least another one. A text that is no
-// version counts as the oldest.
+// atLeast reports whether a version is at least another one. A text that is not a version counts as
+// the oldest.
 func atLeast(version, oldest string) bool {
 	have := strings.Split(version, ".")
 	if len(have) < 3 {

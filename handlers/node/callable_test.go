@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What cannot be called is said when the code loads.
+// A function that cannot be called is reported when the code loads.
 func TestFunctionsThatCannotBeCalled(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -20,7 +20,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 		function string
 		want     string
 	}{
-		"a callback":             {files{"index.js": "exports.f = (message, context, callback) => callback();"}, "f", "takes 3 parameters, and drover calls no callback"},
+		"a callback":             {files{"index.js": "exports.f = (message, context, callback) => callback();"}, "f", "takes 3 parameters, but drover passes no callback"},
 		"an async callback":      {files{"index.js": "exports.f = async function (a, b, c) {};"}, "f", "takes 3 parameters"},
 		"a callback in a module": {files{"m.mjs": "export const f = (a, b, done) => done();\nexport default f;"}, "m.mjs:f", "takes 3 parameters"},
 		"Azure v3":               {files{"index.js": "module.exports.f = async function (context, item) { context.done(); };"}, "f", "in the wrong order"},
@@ -60,7 +60,7 @@ func TestResultsThatGoNowhere(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		results     protocol.Results
-		mapped, odd string // what they return; REJECTED
+		mapped, odd string // their results; REJECTED
 	}{
 		{protocol.Dropped, "", ""}, {protocol.Shown, `{"a":1}`, ""}, {"", `{"a":1}`, "REJECTED"},
 	} {
@@ -124,7 +124,7 @@ exports.f = (message) => values[message.text()];
 	}
 }
 
-// The error reports the content of what was thrown, whatever it is.
+// The error has the content of the thrown value of any type.
 func TestWhatErrorsHold(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, files{"index.js": `

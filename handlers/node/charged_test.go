@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Who blocks the event loop is charged alone, be it before its first await or later, in
-// JavaScript or not.
+// Only the call that blocks the event loop uses an attempt, whether it blocks before its first
+// await or later, in JavaScript or in native code.
 func TestWhoBlocksIsChargedAlone(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ kind, code string }{
@@ -74,7 +74,7 @@ exports.f = ` + test.kind + `(message) => {
 	}
 }
 
-// A call that blocks the loop is logged with its place, and isolate moves its function to a process of its own.
+// A call that blocks the loop is logged with its place, and isolate moves its function to its own process.
 func TestOnBlockedIsolate(t *testing.T) {
 	t.Parallel()
 	log := new(lines)
@@ -99,7 +99,7 @@ exports.other = async () => process.pid;
 	}
 }
 
-// A slow call in a live process is no dead worker.
+// A slow call in a live process does not count as a dead worker.
 func TestASlowCallIsNoDeadWorker(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]string{

@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What is given to atExit is called at a worker's end, the last first.
+// Functions registered with atExit are called at a worker's end, the last one first.
 func TestAtExit(t *testing.T) {
 	t.Parallel()
 	log := new(lines)

@@ -26,7 +26,7 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 		"aborts":              {"process.abort()", "SIGABRT"},
 		"out of memory":       {"const all = []; for (;;) all.push(new Array(1000).fill(all.length))", "SIGABRT: it exceeded the heap limit of Node.js (--max-old-space-size); "},
 		"rubbish":             {"fs.writeSync(3, Buffer.alloc(64, 0xff)); return sleep(60000)", "a frame of type 255 of 4294967295 bytes"},
-		"an unknown frame":    {"fs.writeSync(3, Buffer.from([1, 0, 0, 0, 8])); return sleep(60000)", "a frame of type 8"},
+		"an unknown frame":    {"fs.writeSync(3, Buffer.from([1, 0, 0, 0, 40])); return sleep(60000)", "a frame of type 40"},
 		"an unknown call":     {"fs.writeSync(3, Buffer.from([18, 0, 0, 0, 68, 99, ...Array(16).fill(0)])); return sleep(60000)", "an answer to invocation 99"},
 		"closes its socket":   {"fs.closeSync(3); return sleep(60000)", "the worker process died"}, // it ends by itself, or is killed
 		"half a frame":        {"fs.writeSync(3, Buffer.from([16, 0, 0, 0, 68])); process.exit(1)", "exit status 1"},
@@ -286,7 +286,7 @@ func TestLargeMessages(t *testing.T) {
 		t.Errorf("100 MiB came back as %d bytes, %v", len(got), err)
 	}
 	small := startApp(t, files{"index.js": "exports.g = () => Buffer.alloc(2 << 20);\n"}, func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "g")
-	if _, err := call(t, small, "g", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than a frame takes (1048576)") {
+	if _, err := call(t, small, "g", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than fit in a frame (1048576)") {
 		t.Errorf("%v", err)
 	}
 	if _, err := call(t, small, "g", &triggers.Message{Body: body[:1<<20]}); !handlers.Rejected(err) {

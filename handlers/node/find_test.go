@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 func TestFind(t *testing.T) {
@@ -21,7 +23,7 @@ func TestFind(t *testing.T) {
 		return path
 	}
 	onPath := filepath.Dir(script("bin/node", "v22.23.3"))
-	for name, test := range map[string]struct{ named, path, want string }{ // what it is, or what the error says
+	for name, test := range map[string]struct{ named, path, want string }{ // the path, or the error
 		"on the path":    {"", "/nowhere:" + onPath, onPath + "/node (Node.js 22.23.3, node on the path)"},
 		"named":          {script("twenty", "v20.0.0"), onPath, dir + "/twenty (Node.js 20.0.0, interpreter in the configuration)"},
 		"named, no path": {"node", onPath, onPath + "/node (Node.js 22.23.3, interpreter in the configuration)"},
@@ -49,13 +51,13 @@ func TestFingerprint(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	put(t, dir, files{"index.js": ""})
-	last := ReadCode(dir).Fingerprint()
+	last := interpreters.ReadCode(dir, Kinds).Fingerprint()
 	for _, c := range []struct {
 		name    string
 		changes bool
 	}{{"index.js", true}, {"lib/a.mjs", true}, {"package-lock.json", true}, {"a.ts", true}, {"notes.txt", false}, {"node_modules/a/index.js", false}, {".git/x.js", false}} {
 		put(t, dir, files{c.name: "more"})
-		now := ReadCode(dir).Fingerprint()
+		now := interpreters.ReadCode(dir, Kinds).Fingerprint()
 		if (now != last) != c.changes {
 			t.Errorf("%s: changed is %v", c.name, now != last)
 		}

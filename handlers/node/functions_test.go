@@ -59,8 +59,9 @@ exports.bare = (message, context) => [message.enqueued, message.attributes, cont
 func TestModules(t *testing.T) {
 	t.Parallel()
 	const (
-		cjs = "exports.f = async () => __filename.split('/').pop();\n"
-		esm = "export const f = async () => import.meta.url.split('/').pop();\n"
+		cjs    = "exports.f = async () => __filename.split('/').pop();\n"
+		esm    = "export const f = async () => import.meta.url.split('/').pop();\n"
+		packed = `{"name": "drover-functions", "exports": {".": "./worker/modules/drover/index.js", "./testing": "./library/testing.js"}}`
 	)
 	app := files{
 		"index.js":                         cjs,
@@ -85,12 +86,22 @@ func TestModules(t *testing.T) {
 		"own/node_modules/drover/index.js": "exports.mine = true;\n",
 		"own/es.mjs":                       "import drover from 'drover'; export const f = () => drover;\n",
 		"own/plain.js":                     "exports.f = () => require('drover');\n",
+		// The package drover-functions, installed under both names.
+		"packed/node_modules/drover/package.json":                             packed,
+		"packed/node_modules/drover/worker/modules/drover/index.js":           "exports.mine = true;\n",
+		"packed/node_modules/drover/library/testing.js":                       "exports.testing = true;\n",
+		"packed/node_modules/drover-functions/package.json":                   packed,
+		"packed/node_modules/drover-functions/worker/modules/drover/index.js": "exports.mine = true;\n",
+		"packed/es.mjs":     "import drover, { Reject } from 'drover'; import other from 'drover-functions'; import testing from 'drover/testing'; export const f = () => [Reject.name, drover === other, testing];\n",
+		"packed/plain.js":   "const drover = require('drover'); exports.f = async () => [drover.Reject.name, drover === require('drover-functions'), drover === (await import('drover')).default, require('drover/testing')];\n",
+		"dropped/other.mjs": "import { Reject } from 'drover-functions'; export const f = () => Reject.name;\n",
 	}
 	want := map[string]string{
 		".:f": "index.js", "plain:f": "plain.js", "plain.js:f": "plain.js", "./plain.js:f": "plain.js", "jobs:f": "index.cjs", "es.mjs:f": "es.mjs", "es:default": "default",
 		"one:default": "one", "object:f": "Ada", "computed:f": "computed", "compiled:default": "compiled", "bound:f": "bound", "wait:f": "waited",
 		"modules:f": "main.js", "shop:f": "esm.mjs", "@a/b:f": "lib.js", "drovers:f": "index.js",
 		"dropped/drover.mjs:f": `["Reject",true]`, "dropped/drover.js:f": `["Reject",true]`, "own/es:f": `{"mine":true}`, "own/plain:f": `{"mine":true}`,
+		"packed/es:f": `["Reject",true,{"testing":true}]`, "packed/plain:f": `["Reject",true,true,{"testing":true}]`, "dropped/other.mjs:f": "Reject",
 	}
 	var functions []string
 	for f := range want {
@@ -141,7 +152,7 @@ exports.reused = (message) => shared.fill(message.body[0]);
 			t.Errorf("%s returned %d bytes, %v", f, len(got), err)
 		}
 	}
-	// A function may write what it returned over in its next call.
+	// A function may overwrite its returned buffer in its next call.
 	answers := make(sink, 26)
 	h, err := p.HandlerOf("reused")
 	if err != nil {
@@ -267,7 +278,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 		"no function":              {files{"index.js": "exports.g = () => {}; exports.x = 3; exports.default = () => {}"}, "f", []string{"index.js exports no function f; it has: default, g"}},
 		"no function of ES":        {files{"a.mjs": "export const g = () => {}; export default { h() {} }"}, "a:f", []string{"a.mjs exports no function f; it has: g, h"}},
 		"nothing":                  {files{"index.js": ""}, "f", []string{"index.js exports no function f; it has: none"}},
-		"no function, but a value": {files{"index.js": "exports.f = 3"}, "f", []string{"f of index.js is no function, but a number"}},
+		"no function, but a value": {files{"index.js": "exports.f = 3"}, "f", []string{"f of index.js is not a function, but a number"}},
 		"a generator":              {files{"index.js": "exports.f = function* () {}"}, "f", []string{"f of index.js is a generator function; a function takes (message, context)"}},
 		"a class":                  {files{"index.js": "exports.f = class {}"}, "f", []string{"f of index.js is a class"}},
 	} {
@@ -351,7 +362,7 @@ exports.written = (message) => new Promise((resolve) => process.stdout.write('wi
 		for said := range 3 {
 			log.wait(t, fmt.Sprintf(`msg="no%d says %d"`, i, said), "function=together", fmt.Sprint("message=m-", i))
 		}
-		log.wait(t, fmt.Sprintf(`msg="no%d is late"`, i)) // of no call any more
+		log.wait(t, fmt.Sprintf(`msg="no%d is late"`, i)) // no longer of a call
 	}
 	if text := log.String(); strings.Contains(text, "not this") {
 		t.Error("a debug line is logged")
@@ -408,7 +419,7 @@ exports.h = async (message) => { await new Promise(setImmediate); return message
 	}
 }
 
-// checked receives what a function returned, which is what it got.
+// checked receives the results of a function, which are its arguments.
 type checked struct {
 	t    *testing.T
 	want []byte

@@ -11,8 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A file counts from the moment it is imported or required, and one that is missing from
-// the moment it is looked for.
+// A file counts once it is imported or required, and a missing one once it is looked up.
 func TestImports(t *testing.T) {
 	t.Parallel()
 	app := files{
@@ -80,7 +79,7 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 					where, imports = cfg.App, interpreters.NewImports(cfg.App)
 					cfg.Command.Path, cfg.Imported = path, imports.Add
 				}, functions...)
-				before := ReadCode(where)
+				before := interpreters.ReadCode(where, Kinds)
 				for _, step := range steps {
 					_, err := call(t, p, step.function, &triggers.Message{})
 					if (err != nil) != (step.fails != "") || err != nil && !strings.Contains(err.Error(), step.fails) {
@@ -98,7 +97,7 @@ exports.thread = () => new Promise((resolve) => { new Worker(path.join(__dirname
 							}
 							put(t, dir, files{name: "// changed\n"})
 							counts := func() bool {
-								changed, _ := ReadCode(where).ChangesSince(before, imports)
+								changed, _ := interpreters.ReadCode(where, Kinds).ChangesSince(before, imports)
 								return len(changed) > 0
 							}
 							if want.counts { // before Node.js 22.15 another thread reports the imports

@@ -8,14 +8,21 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/drover-run/drover/handlers/interpreters"
+	"github.com/drover-run/drover/handlers/node/library"
 	"github.com/drover-run/drover/handlers/workers/process"
 )
 
-//go:embed worker
+//go:embed worker library/README.md library/testing.js library/testing.d.ts
 var worker embed.FS
+
+// FilesModule is the CommonJS module that finds the files of modules. It requires only modules of Node.js.
+//
+//go:embed worker/files.js
+var FilesModule string
 
 // oldest is the oldest version that the worker runs on.
 const oldest = "20"
@@ -30,15 +37,33 @@ func InstallWorker(dir string) (string, error) {
 	return interpreters.InstallWorker(dir, "node", files, ".js", ".mjs", ".json")
 }
 
-// kinds are the files that an app's behavior depends on. The files of packages are skipped: they
-// change with the lock file.
-var kinds = interpreters.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
+// WriteTypings writes the types of the module that apps require to the directory drover below dir,
+// for TypeScript and editors. It replaces an existing file.
+func WriteTypings(dir string) error {
+	to := filepath.Join(dir, "drover")
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // others may read a project
+		return fmt.Errorf("making the directory of the types: %w", err)
+	}
+	text, err := worker.ReadFile("worker/modules/drover/index.d.ts")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(to, "index.d.ts"), text, 0o644) //nolint:gosec // see above
+	}
+	if err != nil {
+		return fmt.Errorf("writing the types: %w", err)
+	}
+	return nil
+}
 
-// ReadCode reads the state of an app's code.
-func ReadCode(dir string) *interpreters.Code { return interpreters.ReadCode(dir, kinds) }
+// WritePackage writes the npm package drover-functions into a directory, and returns its path. The
+// package has drover's version. The same version of drover writes the same bytes.
+func WritePackage(dir, version string) (string, error) { return library.Write(worker, version, dir) }
 
-// FindInterpreter returns the interpreter for an app: the named one, or else node on the
-// path. It runs it, and checks that it works and is new enough. env returns environment
+// Kinds are the files that an app's behavior depends on. Files of packages are skipped, because they
+// change only with the lock file.
+var Kinds = interpreters.Kinds{Imported: []string{".js", ".mjs", ".cjs", ".ts", ".mts", ".cts"}, Always: []string{".json", ".node"}}
+
+// FindInterpreter returns the interpreter for an app: the named one, or else node in the path. It
+// runs the interpreter, and checks that it works and is new enough. env returns environment
 // variables.
 func FindInterpreter(ctx context.Context, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	i, err := chooseInterpreter(named, env)

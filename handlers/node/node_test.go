@@ -22,11 +22,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait for something that must come.
+// patience bounds every wait for something that must happen.
 const patience = 3 * time.Minute
 
-// needNode skips a test where there is no node; where everything is to be tested
-// that is a failure.
+// needNode skips a test if there is no node; if everything must be tested, that is a failure.
 func needNode(t testing.TB) {
 	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
@@ -37,7 +36,7 @@ func needNode(t testing.TB) {
 	}
 }
 
-// files are an app's, by their name.
+// files are the files of an app, by name.
 type files map[string]string
 
 // startApp runs a pool over an app's files until the test ends. Functions are named
@@ -111,7 +110,7 @@ func soon(t testing.TB) context.Context {
 	return ctx
 }
 
-// answer is what a function's handler returned.
+// answer is the result of a function's handler.
 type answer struct {
 	output []byte
 	err    error
@@ -184,7 +183,7 @@ func gone(t *testing.T, pid int) {
 	eventually(t, "end of the process", func() bool { return syscall.Kill(pid, 0) != nil })
 }
 
-// lines is a log that can be waited for.
+// lines is a log that a test can wait for.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -202,7 +201,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// wait returns when there is a line with all the parts.
+// wait returns when a line contains all parts.
 func (l *lines) wait(t *testing.T, parts ...string) {
 	t.Helper()
 	eventually(t, "line with "+strings.Join(parts, ", "), func() bool {

@@ -16,8 +16,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// everyInterpreter returns the versions of Node.js of this machine that the worker runs on: on
-// the path, and those that make nodes installs.
+// everyInterpreter returns the supported versions of Node.js on this machine: in the path, and
+// those that make nodes installs.
 func everyInterpreter(t *testing.T) (paths []string) {
 	t.Helper()
 	needNode(t)
@@ -46,8 +46,8 @@ func everyInterpreter(t *testing.T) (paths []string) {
 	return paths
 }
 
-// What depends on the version of Node.js: modules of all kinds and where drover is found,
-// AsyncLocalStorage, uncaught errors, and how the process ends.
+// Behavior that depends on the version of Node.js: modules of all kinds and where drover is found,
+// AsyncLocalStorage, uncaught errors, and the end of the process.
 func TestEveryNodeOfThisMachine(t *testing.T) {
 	t.Parallel()
 	for _, path := range everyInterpreter(t) {
@@ -69,6 +69,8 @@ exports.thread = () => new Promise((resolve, reject) => { new Worker('require("n
 exports.exits = () => process.exit(17);
 exports.aborts = () => process.abort();
 `,
+				"node_modules/drover/package.json":                   `{"name": "drover-functions", "main": "./worker/modules/drover/index.js"}`,
+				"node_modules/drover/worker/modules/drover/index.js": "exports.packed = true;\n",
 				"module.mjs": "import { Reject } from 'drover';\nimport fs from 'node:fs';\nawait new Promise((resolve) => setTimeout(resolve, 1));\nexport const top = async () => Reject.name + typeof fs.readFileSync;\nexport default async () => 'by default';\n",
 			}, func(c *workers.Config) {
 				c.Command.Path, c.Log = path, slog.New(slog.NewTextHandler(log, nil))
@@ -121,7 +123,7 @@ exports.aborts = () => process.abort();
 	}
 }
 
-// TypeScript runs where node strips its types.
+// TypeScript runs if node strips its types.
 func TestTypeScriptWhereNodeHasIt(t *testing.T) {
 	t.Parallel()
 	ran := 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,38 +17,82 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
+// TestRunInExecutor checks that calls that an async function passes to the event loop's executor
+// run at once, from the first message on, regardless of the number of threads for sync functions. A
+// barrier passes only if that many calls run at the same time.
 func TestRunInExecutor(t *testing.T) {
 	t.Parallel()
-	// The example of the Azure guide: blocking calls handed to the loop's executor.
-	p := startApp(t, `
-import asyncio, threading
-barrier = threading.Barrier(4)
-def blocking():
-    barrier.wait(10)  # passes only if four run at once
-    return 1
+	for name, source := range map[string]string{
+		// The example of the Azure guide: blocking calls handed to the loop's executor.
+		"run_in_executor": `
 async def main(body):
     eventloop = asyncio.get_event_loop()
-    tasks = [asyncio.create_task(step(eventloop)) for _ in range(4)]
+    tasks = [asyncio.create_task(step(eventloop, int(body))) for _ in range(int(body))]
     done, _ = await asyncio.wait(tasks)
     return sum(t.result() for t in done)
-async def step(eventloop):
-    return await eventloop.run_in_executor(None, blocking)
-`, func(c *workers.Config) { c.Settings.Threads = 4 }, "main")
-	if got, err := call(t, p, "main", &triggers.Message{}); err != nil || string(got) != "4" {
-		t.Errorf("%s, %v", got, err)
+async def step(eventloop, n):
+    return await eventloop.run_in_executor(None, blocking, n)
+`,
+		"to_thread": `
+async def main(body):
+    n = int(body)
+    return sum(await asyncio.gather(*(asyncio.to_thread(blocking, n) for _ in range(n))))
+`,
+		// A sync function whose awaitable runs on the loop of its thread.
+		"awaitable": `
+def main(body):
+    async def all(n):
+        return sum(await asyncio.gather(*(asyncio.to_thread(blocking, n) for _ in range(n))))
+    return all(int(body))
+`,
+	} {
+		for _, threads := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%s/%d", name, threads), func(t *testing.T) {
+				t.Parallel()
+				p := startApp(t, `
+import asyncio, threading
+barriers, guard = {}, threading.Lock()
+def blocking(n):
+    with guard:
+        barrier = barriers.setdefault(n, threading.Barrier(n))
+    barrier.wait(60)
+    return 1
+`+source, func(c *workers.Config) { c.Settings.Threads = threads }, "main")
+				// 32 threads are for the calls at once, others as calls wait, and 512 are the most.
+				for _, n := range []string{"10", "32", "100", "512"} {
+					if got, err := call(t, p, "main", &triggers.Message{Body: []byte(n)}); err != nil || string(got) != n {
+						t.Errorf("%s calls: %s, %v", n, got, err)
+					}
+				}
+			})
+		}
 	}
 }
 
-// hold is Python that keeps the loop until the test says go, so that what comes
-// meanwhile comes at once.
+// TestExecutor checks the executor alone: its growth, its end, and its limits.
+func TestExecutor(t *testing.T) {
+	t.Parallel()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := exec.CommandContext(soon(t), python, filepath.Join("testdata", "executor.py"))
+	run.Env = append(os.Environ(), "PYTHONPATH=worker", "PYTHONDONTWRITEBYTECODE=1")
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// hold is Python code that blocks the loop until the test continues it, so that everything that
+// arrives in the meantime is read at once.
 const hold = mark + `
 async def hold(body):
     mark(body)
     while not os.path.exists(body.decode() + ".go"): time.sleep(0.001)
 `
 
-// atOnce invokes a function many times, so that the worker gets all of it in one
-// go, and returns the outputs. The app has hold in it.
+// atOnce invokes a function many times, so that the worker reads all calls at once, and returns the
+// outputs. The app contains hold.
 func atOnce(t *testing.T, p *workers.Pool, function string, n int) []string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mark")
@@ -94,7 +139,7 @@ async def f(body):
 	}
 }
 
-// What a function leaves behind in its task must not meet another message.
+// State that a function leaves in its task does not affect other messages.
 func TestAsyncFunctionsAreApart(t *testing.T) {
 	t.Parallel()
 	for name, source := range map[string]string{

@@ -29,7 +29,7 @@ func put(t testing.TB, dir string, files map[string]string) {
 	}
 }
 
-// What cannot be called is said when the code loads.
+// A function that cannot be called is reported when the code loads.
 func TestFunctionsThatCannotBeCalled(t *testing.T) {
 	t.Parallel()
 	const azure = "class QueueMessage: pass\nclass FunctionBuilder:\n    def __call__(self, *a, **k): pass\n"
@@ -47,7 +47,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 		"a partial of too few": {"import functools\ndef g(message): pass\nf = functools.partial(g, 1)", "f() cannot be called"},
 		"context first":        {"def f(context, message): pass", "wrong order"},
 		"azure, decorated":     {"from azure.functions import FunctionBuilder\nf = FunctionBuilder()", "is decorated for Azure Functions"},
-		"azure, a type":        {"import azure.functions as func\ndef f(msg: func.QueueMessage): pass", `docs/workers.md, "Functions written for Azure Functions"`},
+		"azure, a type":        {"import azure.functions as func\ndef f(msg: func.QueueMessage): pass", `docs/python.md, "Functions written for Azure Functions"`},
 		"azure, a list":        {"import typing, azure.functions as func\ndef f(msg: typing.List[func.QueueMessage]): pass", "azure.functions"},
 		"azure, as text":       {"from __future__ import annotations\nimport azure.functions as func\ndef f(msg: func.QueueMessage): pass", "azure.functions"},
 	} {
@@ -66,7 +66,7 @@ func TestFunctionsThatCannotBeCalled(t *testing.T) {
 	}
 }
 
-// What can be called runs, however its parameters say so.
+// A function that can be called runs, with any form of parameters.
 func TestFunctionsOfAllShapes(t *testing.T) {
 	t.Parallel()
 	const source = `
@@ -118,7 +118,7 @@ lam = lambda body: body
 	}
 }
 
-// Whatever awaitable a function returns is awaited, and the log says so once.
+// Any awaitable that a function returns is awaited, and reported once in the log.
 func TestAwaitablesAreAwaited(t *testing.T) {
 	t.Parallel()
 	const source = `
@@ -195,7 +195,7 @@ async def neighbour(message): return "neighbour"
 			if _, err := call(t, p, "fails", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "ValueError: inside") {
 				t.Errorf("fails: %v", err)
 			}
-			if _, err := call(t, p, "generator", &triggers.Message{}); !handlers.Rejected(err) || !strings.Contains(err.Error(), "a generator, of which no line has run") {
+			if _, err := call(t, p, "generator", &triggers.Message{}); !handlers.Rejected(err) || !strings.Contains(err.Error(), "a generator, whose code has not run") {
 				t.Errorf("generator: %v; want a rejection", err)
 			}
 			ctx, cancel := context.WithCancel(soon(t))
@@ -250,8 +250,8 @@ func TestARelativeImportAboveThePath(t *testing.T) {
 	}
 }
 
-// A module of the app may have the name of one of the standard library: the app gets its
-// own, and the worker and libraries that of the standard library.
+// A module of the app may have the name of a standard library module: the app gets its own, and the
+// worker and libraries get the standard one.
 func TestModulesNamedLikeTheStandardLibrarys(t *testing.T) {
 	t.Parallel()
 	own := map[string]string{"queue/__init__.py": "from . import inner\ndef push(x): return 'own queue ' + inner.NAME\n", "queue/inner.py": "NAME = 'inner'\n"}
@@ -303,7 +303,7 @@ async def aodd(message): return {object()}
 `
 	for _, test := range []struct {
 		results protocol.Results
-		at, odd string // what they return; REJECTED
+		at, odd string // their results; REJECTED
 	}{
 		{protocol.Dropped, "", ""}, {protocol.Shown, `{"at":"2026-01-02T00:00:00"}`, ""}, {"", `{"at":"2026-01-02T00:00:00"}`, "REJECTED"},
 	} {

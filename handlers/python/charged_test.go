@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,8 +20,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// dispatch runs a message as the dispatcher does: what is to run again does, with a new
-// timeout. It returns how often that was.
+// dispatch runs a message as the dispatcher does: a call that must run again does so with a new
+// timeout. It returns the number of repetitions.
 func dispatch(t *testing.T, h *workers.Handler, m *triggers.Message, timeout time.Duration) (again int, err error) {
 	t.Helper()
 	ctx := &attempt{life: t.Context(), timeout: timeout}
@@ -35,7 +36,7 @@ func dispatch(t *testing.T, h *workers.Handler, m *triggers.Message, timeout tim
 	}
 }
 
-// attempt is a context as the dispatcher's are.
+// attempt is a context like the dispatcher's.
 type attempt struct {
 	life    context.Context
 	timeout time.Duration
@@ -66,7 +67,7 @@ func (a *attempt) Done() <-chan struct{}       { return a.current().Done() }
 func (a *attempt) Err() error                  { return a.current().Err() }
 func (a *attempt) Value(key any) any           { return a.current().Value(key) }
 
-// Who blocks the event loop, or holds the GIL, is charged alone.
+// Only the call that blocks the event loop, or holds the GIL, uses an attempt.
 func TestWhoBlocksIsChargedAlone(t *testing.T) {
 	// It runs alone, since it judges times.
 	for _, test := range []struct {
@@ -114,8 +115,8 @@ func TestWhoBlocksIsChargedAlone(t *testing.T) {
 	}
 }
 
-// A worker that is stopped is reported, and its calls run elsewhere long before their
-// timeout; nobody is charged.
+// A stopped worker is reported, and its calls run elsewhere long before their timeout, without
+// using an attempt.
 func TestAStoppedWorkersCallsRunElsewhere(t *testing.T) {
 	t.Parallel()
 	log := newLines()
@@ -145,8 +146,8 @@ def f(body):
 	eventually(t, "the restart is counted", func() bool { return p.Stats().Restarts[process.CauseHung] == 1 })
 }
 
-// A slow call in a live process is not taken for a dead one: not one that computes, nor
-// one that waits, nor one whose C code holds the GIL.
+// A slow call in a live process does not count as a dead worker: neither one that computes, nor one
+// that waits, nor one whose C code holds the GIL.
 func TestASlowCallIsNoDeadWorker(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]string{
@@ -196,7 +197,7 @@ def f(message):
 	}
 }
 
-// What runs out of memory says what bounded it.
+// The error of a function that runs out of memory names the limit.
 func TestAMemoryErrorNamesItsLimit(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, `
@@ -207,5 +208,74 @@ def f(body):
 `, nil, "f")
 	if _, err := call(t, p, "f", &triggers.Message{ID: "1"}); err == nil || !strings.Contains(err.Error(), "MemoryError: limits.address_space is 4096 MiB") {
 		t.Error(err)
+	}
+}
+
+// A call that waits in its worker behind a slow one, and so starts with little time left, uses no
+// attempt when that time is up.
+func TestWaitingBehindASlowCallIsNotCharged(t *testing.T) {
+	t.Parallel()
+	p := startApp(t, mark+`
+def slow(body):
+    mark(body)
+    time.sleep(60)
+def quick(body): time.sleep(0.6)
+`, nil, "slow", "quick")
+	var slow sync.WaitGroup
+	defer slow.Wait()
+	path := filepath.Join(t.TempDir(), "mark")
+	slow.Go(func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if _, err := handle(ctx, handler(t, p, "slow"), &triggers.Message{ID: "slow", Body: []byte(path)}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("slow: %v", err)
+		}
+	})
+	begun(t, path)
+	if _, err := dispatch(t, handler(t, p, "quick"), &triggers.Message{ID: "quick", Body: []byte("x")}, 2300*time.Millisecond); err != nil {
+		t.Errorf("quick: %v", err)
+	}
+}
+
+// Calls that wait in a worker behind a slow one run in another worker that has become idle.
+func TestCallsBehindASlowOneRunElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, threads := range []int{1, 2} {
+		t.Run(fmt.Sprint(threads, " threads"), func(t *testing.T) {
+			t.Parallel()
+			p := startApp(t, mark+`
+def slow(body):
+    mark(body)
+    while not os.path.exists(body.decode() + ".end"): time.sleep(0.01)
+def quick(body): time.sleep(0.001)
+`, func(c *workers.Config) { c.Settings = workers.Settings{Processes: 2, Threads: threads} }, "slow", "quick")
+			begin := func(function, body string) sink {
+				to := make(sink, 1)
+				handler(t, p, function).Start(soon(t), &triggers.Message{ID: body, Body: []byte(body)}, to)
+				return to
+			}
+			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
+			dir := t.TempDir()
+			var slow, quick []sink
+			for n := range 10 * threads {
+				if n < 2*threads-1 { // all threads but one run these, so one worker has no other thread
+					slow = append(slow, begin("slow", filepath.Join(dir, fmt.Sprint(n))))
+				}
+				quick = append(quick, begin("quick", fmt.Sprint(n)))
+			}
+			for _, to := range quick {
+				if a := <-to; a.err != nil {
+					t.Error(a.err)
+				}
+			}
+			for n, to := range slow {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(n, ".end")), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if a := <-to; a.err != nil {
+					t.Error(a.err)
+				}
+			}
+		})
 	}
 }

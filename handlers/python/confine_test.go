@@ -18,7 +18,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// confined holds an app's workers to settings, until the pool has ended.
+// confined applies settings to an app's workers until the pool has ended.
 func confined(t *testing.T, s sandbox.Settings) *sandbox.Confinement {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -46,8 +46,8 @@ def f(body):
     return open("/proc/self/cgroup").read()
 `
 
-// Each worker has a cgroup of its own, those too that are forked, and one that takes
-// too much memory dies alone, of a known cause.
+// Each worker has its own cgroup, also if it was forked. A worker that uses too much memory dies
+// alone, with a known cause.
 func TestWorkersAreLimitedOneByOne(t *testing.T) {
 	for _, template := range []bool{false, true} {
 		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestWorkersAreLimitedOneByOne(t *testing.T) {
 	}
 }
 
-// What can't be put in force any more is no worker, and says why.
+// A worker whose limits can no longer be enforced does not start, and reports the reason.
 func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 	c := confined(t, sandbox.Settings{Strict: true})
 	gone := filepath.Join(t.TempDir(), "gone")
@@ -100,7 +100,7 @@ func TestAWorkerThatCannotBeHeldDoesNotRun(t *testing.T) {
 	}
 }
 
-// strictly has an app's workers run in a strict sandbox.
+// strictly runs an app's workers in a strict sandbox.
 func strictly(t *testing.T, s sandbox.Settings) func(*workers.Config) {
 	t.Helper()
 	s.Strict = true
@@ -117,8 +117,8 @@ func strictly(t *testing.T, s sandbox.Settings) func(*workers.Config) {
 	}
 }
 
-// Forked workers inherit the sandbox, and what the daemon does in it, also when their
-// template is gone.
+// Forked workers inherit the sandbox, including the part that the daemon enforces, also after their
+// template has ended.
 func TestForkedWorkersReachNoLinkLocalAddress(t *testing.T) {
 	strict := strictly(t, sandbox.Settings{})
 	p := startApp(t, `
@@ -171,8 +171,8 @@ def keep(message, context):
     return f"{os.getpid()} {os.environ['TMPDIR']} {tempfile.gettempdir()}"
 `
 
-// A worker that keeps too much in its temporary directory is killed. Its message has
-// failed, and other workers continue.
+// A worker that uses too much of its temporary directory is killed. Its message has failed, and
+// other workers continue.
 func TestTemporaryDirectoriesAreBounded(t *testing.T) {
 	for _, template := range []bool{false, true} {
 		t.Run(fmt.Sprint("template ", template), func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestTemporaryDirectoriesAreBounded(t *testing.T) {
 	}
 }
 
-// A file has the limit of its directory.
+// A single file is limited like its directory.
 func TestFilesAreBoundedAsTheirDirectory(t *testing.T) {
 	p := startApp(t, filling, strictly(t, sandbox.Settings{Temporary: 4 << 20}), "fill")
 	if _, err := call(t, p, "fill", &triggers.Message{Body: []byte("one file")}); err == nil || !strings.Contains(err.Error(), "File too large") {

@@ -24,8 +24,8 @@ type direct struct {
 	cmd    *exec.Cmd
 }
 
-// startDirect runs a worker over the source of function_app.py, with the functions
-// loaded. It is ended with the test.
+// startDirect runs a worker over the source of function_app.py, with the functions loaded, until
+// the test ends.
 func startDirect(t *testing.T, interpreter, source string, threads int, functions ...string) *direct {
 	t.Helper()
 	d := greetDirect(t, interpreter, source, threads, functions...)
@@ -33,7 +33,7 @@ func startDirect(t *testing.T, interpreter, source string, threads int, function
 	return d
 }
 
-// greetDirect is startDirect before the answer to LOAD.
+// greetDirect is startDirect, up to the answer to LOAD.
 func greetDirect(t *testing.T, interpreter, source string, threads int, functions ...string) *direct {
 	t.Helper()
 	dir := t.TempDir()
@@ -81,7 +81,7 @@ func greetDirect(t *testing.T, interpreter, source string, threads int, function
 func (d *direct) ends(status int) {
 	d.t.Helper()
 	ended := make(chan struct{})
-	go func() { _ = d.cmd.Wait(); close(ended) }() // its status is looked at
+	go func() { _ = d.cmd.Wait(); close(ended) }() // its status is checked later
 	select {
 	case <-ended:
 	case <-time.After(patience):
@@ -110,8 +110,7 @@ func (d *direct) json(kind protocol.Kind, value any) {
 	d.write(frame)
 }
 
-// expect returns the payload of the next frame of a kind; logs and statistics are
-// skipped.
+// expect returns the payload of the next frame of a kind. It skips logs and statistics.
 func (d *direct) expect(want protocol.Kind) []byte {
 	d.t.Helper()
 	for {

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Whatever a function raises ends its call, and nothing else.
+// Any exception that a function raises ends its call, and nothing else.
 func TestWhateverAFunctionRaises(t *testing.T) {
 	t.Parallel()
 	const source = `
@@ -102,8 +102,8 @@ async def araises(body): return raises(body)
 	}
 }
 
-// asyncio lets SystemExit and KeyboardInterrupt of a task end the loop that runs it,
-// which is everybody's here.
+// asyncio lets SystemExit and KeyboardInterrupt of a task end the running loop, which all calls
+// share here.
 func TestTasksOfAnAsyncFunctionDoNotEndTheLoop(t *testing.T) {
 	t.Parallel()
 	log := newLines()

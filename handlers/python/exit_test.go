@@ -14,7 +14,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What is marked with at_exit is called at a worker's end, in all ways of running functions.
+// With every runner, functions marked with at_exit are called at a worker's end.
 func TestAtExit(t *testing.T) {
 	t.Parallel()
 	const source = `
@@ -85,8 +85,8 @@ def f(body): return "ok"
 	gone(t, pid)
 }
 
-// A call that is interrupted in an import leaves a module half imported: later calls run
-// in another worker.
+// A call that is interrupted during an import leaves a half-imported module: later calls run in
+// another worker.
 func TestATimeoutDuringAnImport(t *testing.T) {
 	t.Parallel()
 	for _, threads := range []int{1, 2} {
@@ -137,7 +137,7 @@ async def asleep(message): return "awake"
 	}
 }
 
-// gevent's and eventlet's monkey patches make greenlets of threads that are started after.
+// The monkey patches of gevent and eventlet turn later threads into greenlets.
 func TestMonkeyPatch(t *testing.T) {
 	t.Parallel()
 	const gevent = `

@@ -40,8 +40,8 @@ func begun(t *testing.T, path string) int {
 	return atoi(t, string(text))
 }
 
-// A SIGKILL that drover did not send is nobody's failure: the message runs again alone. One
-// that kills its worker there, too, has failed.
+// A SIGKILL that drover did not send uses no attempt: the message runs again alone. If its worker
+// is then killed as well, it has failed.
 func TestAWorkerThatIsKilled(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, mark+`
@@ -91,7 +91,7 @@ func TestHowAWorkerEndsIsTold(t *testing.T) {
 		"exits with 0":        {"os._exit(0)", "exit status 0"},
 		"crashes":             {"import ctypes; ctypes.string_at(0)", "SIGSEGV"},
 		"rubbish":             {"os.write(3, b'\\xff' * 64)", "a frame of type 255 of 4294967295 bytes"},
-		"an unknown frame":    {"os.write(3, b'\\x01\\0\\0\\0\\x08')", "a frame of type 8"},
+		"an unknown frame":    {"os.write(3, b'\\x01\\0\\0\\0\\x28')", "a frame of type 40"},
 		"an unknown call":     {"os.write(3, b'\\x12\\0\\0\\0\\x44' + b'\\x63\\0\\0\\0' + b'\\0' * 13)", "an answer to invocation 99"},
 		"closes its socket":   {"os.close(3); time.sleep(60)", "Bad file descriptor; did a function close it?"},
 		"half a frame":        {"os.write(3, b'\\x10\\0\\0\\0\\x44'); os._exit(1)", "exit status 1"},
@@ -319,7 +319,7 @@ func TestALargeMessageIsRejected(t *testing.T) {
 func TestAnOutputThatIsTooLarge(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, "def f(body): return b'x' * (2 << 20)\n", func(c *workers.Config) { c.MaxFrame = 1 << 20 }, "f")
-	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than a frame takes (1048576)") {
+	if _, err := call(t, p, "f", &triggers.Message{}); err == nil || !strings.Contains(err.Error(), "returned 2097152 bytes, more than fit in a frame (1048576)") {
 		t.Errorf("%v", err)
 	}
 	if s := p.Stats(); s.Ready != 1 || len(s.Restarts) != 0 {
@@ -340,7 +340,7 @@ func TestCodeThatDoesNotLoadAnyMore(t *testing.T) {
 	if err := syscall.Kill(p.Stats().PIDs[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	log.wait(t, "level=ERROR", "does not load any more", "broken by an edit", "Traceback")
+	log.wait(t, "level=ERROR", "no longer loads", "broken by an edit", "Traceback")
 	// There is room for a message, which finds out.
 	share := handler(t, p, "f").Slots().Share(0)
 	if _, err := share.Offer(soon(t)); err != nil {

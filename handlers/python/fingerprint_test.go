@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/drover-run/drover/handlers/interpreters"
 )
 
 func TestFingerprint(t *testing.T) {
@@ -20,7 +22,7 @@ func TestFingerprint(t *testing.T) {
 		}
 	}
 	put("app.py", "1")
-	last := ReadCode(dir).Fingerprint()
+	last := interpreters.ReadCode(dir, Kinds).Fingerprint()
 	for _, c := range []struct {
 		name, text string
 		changes    bool
@@ -29,7 +31,7 @@ func TestFingerprint(t *testing.T) {
 		{"__pycache__/app.py", "", false}, {"node_modules/x/y.py", "", false},
 	} {
 		put(c.name, c.text)
-		now := ReadCode(dir).Fingerprint()
+		now := interpreters.ReadCode(dir, Kinds).Fingerprint()
 		if (now != last) != c.changes {
 			t.Errorf("%s: changed is %v, want %v", c.name, now != last, c.changes)
 		}
@@ -38,10 +40,10 @@ func TestFingerprint(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "app.py")); err != nil {
 		t.Fatal(err)
 	}
-	if ReadCode(dir).Fingerprint() == last {
+	if interpreters.ReadCode(dir, Kinds).Fingerprint() == last {
 		t.Error("a file that went is not noticed")
 	}
-	if ReadCode(filepath.Join(dir, "nowhere")).Fingerprint() != ReadCode(filepath.Join(dir, "elsewhere")).Fingerprint() {
+	if interpreters.ReadCode(filepath.Join(dir, "nowhere"), Kinds).Fingerprint() != interpreters.ReadCode(filepath.Join(dir, "elsewhere"), Kinds).Fingerprint() {
 		t.Error("directories that are not there differ")
 	}
 }

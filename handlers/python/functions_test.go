@@ -19,7 +19,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// patience bounds every wait for something that must come.
+// patience bounds every wait for something that must happen.
 const patience = 3 * time.Minute
 
 func soon(t testing.TB) context.Context {
@@ -199,7 +199,7 @@ func TestCodeThatDoesNotLoad(t *testing.T) {
 		"import exits":             {"import sys; sys.exit(1)", "f", []string{"SystemExit: 1"}},
 		"import dies":              {"import os; os._exit(7)", "f", []string{"3 workers in a row ended while they loaded the code", "exit status 7"}},
 		"no function":              {"def g(body): pass", "f", []string{"function_app has no function f; it has: g"}},
-		"no function, but a value": {"f = 3", "f", []string{"function_app.f is no function, but an int"}},
+		"no function, but a value": {"f = 3", "f", []string{"function_app.f is not a function, but an int"}},
 		"three parameters":         {"def f(a, b, c): pass", "f", []string{"f(a, b, c) cannot be called", "(message, context)"}},
 		"no parameter":             {"def f(): pass", "f", []string{"f() cannot be called"}},
 	} {
@@ -250,7 +250,7 @@ def f(body): barrier.wait(10)
 	all.Wait()
 }
 
-// lines is a log that can be waited for.
+// lines is a log that a test can wait for.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -282,7 +282,7 @@ func (l *lines) wait(t *testing.T, parts ...string) {
 	}
 }
 
-// has reports whether there is a line with all of the parts, within a time.
+// has reports whether some line contains all of the parts, within a time.
 func (l *lines) has(within time.Duration, parts ...string) bool {
 	deadline := time.After(within)
 	for {
@@ -339,7 +339,7 @@ async def aspeak(body):
 	}
 }
 
-// A level of the app's own is logged as the nearest one below, of DEBUG, INFO, WARN and ERROR.
+// The app's own log level is logged as the nearest lower one of DEBUG, INFO, WARN and ERROR.
 func TestLevelsOfTheAppsOwn(t *testing.T) {
 	t.Parallel()
 	log := newLines()
@@ -392,7 +392,7 @@ func TestFindAnInterpreter(t *testing.T) {
 	for name, test := range map[string]struct {
 		dir, named string
 		env        map[string]string
-		want       string // the path, or what the error says
+		want       string // the path, or the error
 	}{
 		"named":             {app, newer, nil, newer},
 		"VIRTUAL_ENV":       {app, "", map[string]string{"VIRTUAL_ENV": venv, "PATH": onPath}, venv + "/bin/python"},

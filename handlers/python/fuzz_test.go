@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/readertest"
 )
 
-// FuzzReader holds that this worker reads frames as the daemon does.
+// FuzzReader checks that this worker reads frames as the daemon does.
 func FuzzReader(f *testing.F) {
 	interpreter, err := FindInterpreter(f.Context(), ".", os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv)
 	if err != nil {

@@ -36,8 +36,7 @@ def process(body):
     child.join()
 `
 
-// A file counts from the moment it is imported, and one that is missing from the moment
-// it is looked for.
+// A file counts once it is imported, and a missing one once it is looked up.
 func TestImports(t *testing.T) {
 	t.Parallel()
 	steps := []struct {
@@ -99,7 +98,7 @@ func TestImports(t *testing.T) {
 					app, imports = cfg.App, interpreters.NewImports(cfg.App)
 					cfg.Imported = imports.Add
 				}, functions...)
-				before := ReadCode(app)
+				before := interpreters.ReadCode(app, Kinds)
 				for _, step := range steps {
 					_, err := call(t, p, step.function, &triggers.Message{})
 					if (err != nil) != (step.fails != "") || err != nil && !strings.Contains(err.Error(), step.fails) {
@@ -112,7 +111,7 @@ func TestImports(t *testing.T) {
 						for _, name := range strings.Fields(want.names) {
 							was, err := os.ReadFile(filepath.Join(dir, name))
 							put(name, "# changed\n")
-							if changed, _ := ReadCode(app).ChangesSince(before, imports); (len(changed) > 0) != want.counts {
+							if changed, _ := interpreters.ReadCode(app, Kinds).ChangesSince(before, imports); (len(changed) > 0) != want.counts {
 								t.Errorf("after a call of %s, a change of %s: counts is %v", step.function, name, !want.counts)
 							}
 							if err == nil {

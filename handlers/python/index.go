@@ -16,7 +16,7 @@ const maxIndex = 64 << 20
 
 // RunIndex runs the worker's process once, to index a function app: it sends the request, and returns
 // the answer, both as JSON. starter.Command is what WorkerCommand returns. The end of ctx kills the
-// process. The error says how the process ended, with the last lines of its standard error.
+// process. The error has the end of the process, with the last lines of its standard error.
 func RunIndex(ctx context.Context, starter *process.Starter, request []byte) (answer []byte, err error) {
 	starter.Command.Args = append(slices.Clone(starter.Command.Args), "index")
 	p, err := starter.Start()

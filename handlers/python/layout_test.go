@@ -9,7 +9,7 @@ import (
 	"github.com/drover-run/drover/handlers/interpreters"
 )
 
-// An interpreter says where it is, also where a script comes before it.
+// An interpreter reports its location, even if the path contains a script that starts it.
 func TestLayout(t *testing.T) {
 	t.Parallel()
 	i, _ := installation.find(t)
@@ -48,7 +48,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// Workers of another user read the files.
+// Workers of another user can read the worker's files.
 func TestInstalledFilesAreForAll(t *testing.T) {
 	t.Parallel()
 	home, err := InstallWorker(t.TempDir())

@@ -18,8 +18,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// leaving is an app that leaves a daemon behind: by the book, with a session of its
-// own and two forks.
+// leaving is an app that starts a daemon in the standard way, with a new session and two forks.
 const leaving = mark + `
 import signal, subprocess
 def leave(body):
@@ -46,7 +45,7 @@ def slow(body):
 def pid(body): return str(os.getpid())
 `
 
-// left has a worker leave a daemon behind, and returns its number.
+// left makes a worker leave a daemon behind, and returns the number of that process.
 func left(t *testing.T, p *workers.Pool) int {
 	t.Helper()
 	text, err := call(t, p, "leave", &triggers.Message{})

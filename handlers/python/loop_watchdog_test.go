@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +20,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// blocks is an app whose functions each keep the event loop from turning for about a
-// third of a second, in a way of their own; fine does not.
+// blocks is an app whose functions block the event loop for about a third of a second, each in a
+// different way; fine does not.
 const blocks = `
 import asyncio, ctypes, fcntl, os, random, re, socket, tempfile, threading, time, zlib
 usleep = ctypes.PyDLL(None).usleep  # which keeps the GIL
@@ -71,13 +74,13 @@ async def fine(body):
     await asyncio.sleep(0.6)
 `
 
-// blocking are the functions that block, and where, by the name of the function that
-// the line is in; places finds the lines.
+// blocking are the blocking functions and their places, by the name of the function that contains
+// the line; places finds the lines.
 var blocking = map[string]string{
 	"sleeps": "sleeps", "counts": "count", "matches": "matches", "holds": "holds", "reads": "reads", "locks": "locks", "zips": "zips", "gathers": "inner",
 }
 
-// placeIn is the line in a function of the app that is marked.
+// placeIn is the marked line in a function of the app.
 func placeIn(t *testing.T, source, function string) string {
 	t.Helper()
 	in := ""
@@ -93,10 +96,10 @@ func placeIn(t *testing.T, source, function string) string {
 	return ""
 }
 
-// Whatever blocks the event loop, the log names the function, the message and the line,
-// though other calls are in flight.
+// The log names the function, the message and the line that block the event loop, even with other
+// calls in flight.
 func TestWhatBlocksTheEventLoop(t *testing.T) {
-	// It runs alone, since it judges times.
+	// It does not run in parallel, because it measures times.
 	for _, interpreter := range everyInterpreter(t) {
 		t.Run(filepath.Base(filepath.Dir(filepath.Dir(interpreter))), func(t *testing.T) {
 			t.Parallel()
@@ -113,7 +116,7 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 				want := []string{"blocks the event loop", "function=" + name + " ", "message=culprit-" + name + " ", placeIn(t, blocks, blocking[name]), "stack="}
 				// On a busy machine C code that waits and holds the GIL looks like a process without
 				// a core: so it may take several tries.
-				for try := 1; try == 1 || try <= 10 && !log.has(2*time.Second, want...); try++ {
+				for try := 1; try == 1 || try <= 40 && !log.has(2*time.Second, want...); try++ {
 					var all sync.WaitGroup
 					for range 5 {
 						all.Go(func() {
@@ -145,9 +148,9 @@ func TestWhatBlocksTheEventLoop(t *testing.T) {
 	}
 }
 
-// A loop that turns is not blocked, however busy it is, and however busy the machine.
+// A loop that makes progress is not blocked, even if it or the machine is busy.
 func TestABusyLoopIsNotBlocked(t *testing.T) {
-	// It runs alone, since it judges times.
+	// It does not run in parallel, because it measures times.
 	p := startApp(t, `
 import asyncio, time
 async def short(n):
@@ -191,7 +194,78 @@ async def noop(body): pass
 	}
 }
 
-// Nobody looks where nobody wants to know.
+// Waiting for a processor, or for a thread that waits for one, does not count as blocking the loop.
+func TestAStarvedLoopIsNotBlocked(t *testing.T) {
+	// It does not run in parallel, because it measures times.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer func() { _ = listener.Close() }()
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				_, _ = io.Copy(conn, conn)
+				_ = conn.Close()
+			})
+		}
+	})
+	// Its threads get less CPU time than those of this process.
+	p := startApp(t, `
+import asyncio, hashlib, os
+os.nice(15)
+async def fetch(body):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(body))
+    writer.write(b"x")
+    await reader.read(1)
+    writer.close()
+def digest(body):
+    for _ in range(20000):
+        body = hashlib.sha256(body).digest()
+async def thread(body):
+    await asyncio.to_thread(digest, body)
+`, nil, "fetch", "digest", "thread")
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for range 2 * runtime.NumCPU() {
+		others.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	port := fmt.Append(nil, listener.Addr().(*net.TCPAddr).Port)
+	var calls sync.WaitGroup
+	for name, times := range map[string]int{"fetch": 100, "digest": 8, "thread": 8} {
+		for range 8 {
+			calls.Go(func() {
+				for range times / 8 {
+					if _, err := call(t, p, name, &triggers.Message{Body: port}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	calls.Wait()
+	close(stop)
+	others.Wait()
+	if got := p.BlockStats(); len(got) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Without the capability, there is no watchdog.
 func TestBlocksAreNotLookedFor(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, blocks+`
@@ -208,7 +282,7 @@ async def names(body): return [t.name for t in threading.enumerate()]
 	}
 }
 
-// A call whose worker has to be killed says where it hung.
+// The error of a call whose worker is killed shows where the call hung.
 func TestWhereAKilledCallHung(t *testing.T) {
 	t.Parallel()
 	for name, code := range map[string]string{
@@ -244,10 +318,10 @@ func TestWhereAKilledCallHung(t *testing.T) {
 	}
 }
 
-// A function that computes on the event loop over and over is moved to a process of its own, with what of
-// it was waiting in the others' process; neither fails anything.
+// A function that repeatedly computes on the event loop moves to its own process, with its calls
+// that waited in the shared process. None of them fails.
 func TestAFunctionThatBlocksIsKeptApart(t *testing.T) {
-	// It runs alone, since it judges times.
+	// It does not run in parallel, because it measures times.
 	log := newLines()
 	moved := make(chan *handlers.Slots, 1)
 	p := startApp(t, `
@@ -322,10 +396,10 @@ async def fine(body):
 	}
 }
 
-// A function that waits on the event loop over and over runs in threads, where it can
-// await as before, and is cancelled as before.
+// A function that repeatedly waits on the event loop runs in threads, where await and cancellation
+// work as before.
 func TestAFunctionThatBlocksRunsInThreads(t *testing.T) {
-	// It runs alone, since it judges times.
+	// It does not run in parallel, because it measures times.
 	log := newLines()
 	p := startApp(t, mark+`
 import threading
@@ -402,10 +476,10 @@ async def fine(body):
 	}
 }
 
-// TestTheGarbageCollectorIsNoFunction holds that a function is not blamed for the
-// garbage collector, which comes when it likes.
+// TestTheGarbageCollectorIsNoFunction checks that a function is not blamed for the garbage
+// collector, which can run at any time.
 func TestTheGarbageCollectorIsNoFunction(t *testing.T) {
-	// It runs alone, since it judges times.
+	// It does not run in parallel, because it measures times.
 	p := startApp(t, `
 import asyncio, gc
 

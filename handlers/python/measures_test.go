@@ -45,7 +45,7 @@ def f(body):
 	if got := after.Memory; got.Proportional > got.Resident || got.Anonymous > got.Resident {
 		t.Errorf("more than all: %+v", got)
 	}
-	// What a worker has used stays when it is gone, and what it had does not.
+	// The CPU time of a worker stays counted after its end; its memory does not.
 	if _, err := call(t, p, "f", &triggers.Message{Body: []byte("end")}); err == nil {
 		t.Error("a call in a worker that ends has no error")
 	}
@@ -156,7 +156,7 @@ async def waits(body): await asyncio.sleep(1.5)
 	// A block counts for all that would have waited for its end.
 	for _, least := range []time.Duration{700 * time.Millisecond, 400 * time.Millisecond} {
 		if !slices.ContainsFunc(lags.all(), func(d time.Duration) bool { return d >= least && d < least+100*time.Millisecond }) {
-			t.Errorf("nobody waited for %v to %v: %v", least, least+100*time.Millisecond, lags.all())
+			t.Errorf("no call waited for %v to %v: %v", least, least+100*time.Millisecond, lags.all())
 		}
 	}
 	// An idle loop reports nothing: after a second or two no more lags come.

@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// What code and libraries find of the process is what a script finds, or nearly so.
+// Code and libraries find nearly the same process state as a script.
 func TestWhatTheAppFindsOfItsProcess(t *testing.T) {
 	t.Parallel()
 	const source = `

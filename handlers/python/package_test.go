@@ -12,8 +12,8 @@ import (
 	"github.com/drover-run/drover/triggers/sdktest"
 )
 
-// runPython runs a script with what the worker's apps can import, and returns what it
-// printed.
+// runPython runs a script with the modules that the worker's apps can import, and returns its
+// output.
 func runPython(t *testing.T, args ...string) string {
 	t.Helper()
 	i, _ := installation.find(t)
@@ -26,7 +26,7 @@ func runPython(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// Each module of the worker can be read and imported after those that it imports.
+// Each module of the worker can be read and imported after the modules that it imports.
 func TestNoImportCycle(t *testing.T) {
 	t.Parallel()
 	if cycle := runPython(t, filepath.Join("testdata", "import_cycle.py"), filepath.Join("worker", "drover")); cycle != "" {
@@ -34,7 +34,7 @@ func TestNoImportCycle(t *testing.T) {
 	}
 }
 
-// Mypy checks the worker and a function that uses all that it offers, in the strictest way.
+// Mypy checks the worker, and a function that uses the whole API, in strict mode.
 func TestTypes(t *testing.T) {
 	t.Parallel()
 	home, err := InstallWorker(t.TempDir())
@@ -52,7 +52,7 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-// The app that TestTypes checks uses the whole package, and it works.
+// The app that TestTypes checks uses the whole package, and works.
 func TestAppThatUsesAllOfThePackage(t *testing.T) {
 	t.Parallel()
 	if unused := runPython(t, filepath.Join("testdata", "typed", "names.py")); unused != "" {

@@ -19,14 +19,14 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// everyWay are a function's kinds, as text before its def, and the threads of its app.
+// everyWay are the kinds of functions, as text before def, and the number of threads.
 var everyWay = []struct {
 	name, prefix string
 	threads      int
 }{{"inline", "", 1}, {"threads", "", 2}, {"async", "async ", 1}}
 
-// A process that a function forks is no worker: it answers nothing, and ends when the
-// function does.
+// A process that a function forks is not a worker: it answers nothing, and ends when the function
+// does.
 func TestAFunctionThatForks(t *testing.T) {
 	t.Parallel()
 	for _, way := range everyWay {
@@ -78,7 +78,7 @@ def times(n, to):
 	}
 }
 
-// The pool ends in time, and with it the worker, whatever a function has set up.
+// The pool and its worker end in time, regardless of what a function has set up.
 func TestAWorkerThatDoesNotWantToEnd(t *testing.T) {
 	t.Parallel()
 	for name, source := range map[string]string{
@@ -95,12 +95,12 @@ def f(body):
         try: time.sleep(60)
         except BaseException: pass
 `,
-		"threads that are no daemons": `
+		"threads that are not daemons": `
 def f(body):
     threading.Thread(target=time.sleep, args=(600,)).start()
     return os.getpid()
 `,
-		"threads that are no daemons, from its import": `
+		"threads that are not daemons, from its import": `
 threading.Thread(target=time.sleep, args=(600,)).start()
 def f(body): return os.getpid()
 `,
@@ -143,7 +143,7 @@ async def f(body):
 	}
 }
 
-// Code that does not load ends the worker, whatever threads it has started.
+// Code that does not load ends the worker, regardless of its threads.
 func TestCodeThatStartsThreadsAndDoesNotLoad(t *testing.T) {
 	t.Parallel()
 	d := greetDirect(t, everyInterpreter(t)[0], "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\nraise RuntimeError('broken')\n", 1, "f")
@@ -153,8 +153,8 @@ func TestCodeThatStartsThreadsAndDoesNotLoad(t *testing.T) {
 	d.ends(0)
 }
 
-// A signal handler of the app's that raises between two calls ends the worker, with
-// its reason, and the pool starts another.
+// If the app's signal handler raises between two calls, the worker ends with its error, and the
+// pool starts another.
 func TestAnAlarmThatAFunctionLeftBehind(t *testing.T) {
 	t.Parallel()
 	log := newLines()
@@ -177,8 +177,8 @@ def f(body):
 	}
 }
 
-// What a function does to the process stays for the next call, as in any process; it
-// must not keep that from being run and logged.
+// Changes that a function makes to the process affect the next call, as in any process. They do not
+// prevent it from running and logging.
 func TestWhatAFunctionLeavesBehind(t *testing.T) {
 	t.Parallel()
 	for _, way := range everyWay {
@@ -244,9 +244,8 @@ def f(body):
 	}
 }
 
-// A worker that is stopped reads nothing and answers nothing. Its calls end by their
-// timeouts, it is killed and replaced, and until then it is given no more than it has
-// room for.
+// A stopped worker reads and answers nothing. Its calls time out, it is killed and replaced, and
+// until then it receives no more than it has room for.
 func TestAWorkerThatIsStopped(t *testing.T) {
 	t.Parallel()
 	for _, way := range everyWay {

@@ -30,34 +30,55 @@ func InstallWorker(dir string) (string, error) {
 	return interpreters.InstallWorker(dir, "python", files, ".py", ".typed")
 }
 
-// WriteTypings writes the package that apps import, without the worker, to the directory
-// drover below dir, for editors, type checkers and tests of apps. It replaces existing files.
+// public lists the files of the package drover that apps and their tests import. They import no other
+// files of the package.
+var public = []string{
+	"__init__.py", "awaitables.py", "batches.py", "decoding.py", "forms.py", "json_values.py", "payloads.py", "py.typed", "results.py", "testing.py",
+}
+
+// PublicFile is a file of the package that apps import, with its path, which begins with drover/.
+type PublicFile struct {
+	Path    string
+	Content []byte
+}
+
+// PublicFiles returns the package that apps import, without the worker.
+func PublicFiles() ([]PublicFile, error) {
+	var out []PublicFile
+	for _, name := range public {
+		text, err := worker.ReadFile("worker/drover/" + name)
+		if err != nil {
+			return nil, fmt.Errorf("reading the Python package: %w", err)
+		}
+		out = append(out, PublicFile{"drover/" + name, text})
+	}
+	return out, nil
+}
+
+// WriteTypings writes PublicFiles below dir, for editors, type checkers and tests of apps. It
+// replaces existing files.
 func WriteTypings(dir string) error {
-	to := filepath.Join(dir, "drover")
-	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // others may read a project
+	files, err := PublicFiles()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "drover"), 0o755); err != nil { //nolint:gosec // others may read a project
 		return fmt.Errorf("making the directory of the Python package: %w", err)
 	}
-	for _, name := range []string{"__init__.py", "py.typed"} {
-		text, err := worker.ReadFile("worker/drover/" + name)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, name), text, 0o644) //nolint:gosec // see above
-		}
-		if err != nil {
+	for _, f := range files {
+		if err := os.WriteFile(filepath.Join(dir, filepath.FromSlash(f.Path)), f.Content, 0o644); err != nil { //nolint:gosec // see above
 			return fmt.Errorf("writing the Python package: %w", err)
 		}
 	}
 	return nil
 }
 
-// ReadCode reads the state of an app's code.
-func ReadCode(dir string) *interpreters.Code {
-	return interpreters.ReadCode(dir, interpreters.Kinds{Imported: []string{".py"}})
-}
+// Kinds are the kinds of files in an app's code.
+var Kinds = interpreters.Kinds{Imported: []string{".py"}}
 
-// FindInterpreter returns the interpreter for an app in dir: the named one, or else
-// that of $VIRTUAL_ENV, of .venv in or beside dir, or python3 on the path.
-// It runs it, and checks that it works and is new enough. env returns environment
-// variables.
+// FindInterpreter returns the interpreter for an app in dir: the named one, or else the one in
+// $VIRTUAL_ENV, in .venv in or next to dir, or python3 in the path. It runs the interpreter, and
+// checks that it works and is new enough. env returns environment variables.
 func FindInterpreter(ctx context.Context, dir, named string, env func(string) (string, bool)) (interpreters.Interpreter, error) {
 	i, err := chooseInterpreter(dir, named, env)
 	if err != nil {

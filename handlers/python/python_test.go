@@ -21,8 +21,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// TestMain lets more tests run at once than there are processors, since most of them wait
-// for processes. The flag -parallel overrides it.
+// TestMain runs more tests at once than there are processors, since most of them wait for
+// processes. The flag -parallel overrides it.
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // the flag exists, and takes a number
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// installation is the worker that the tests share: to find the interpreter, and to compile
-// the worker's files, takes longer than most of them.
+// installation is the worker that the tests share, since locating the interpreter and compiling the
+// worker's files takes longer than most tests.
 var installation installed
 
 type installed struct {
@@ -46,7 +46,7 @@ type installed struct {
 	err         error
 }
 
-// find returns the interpreter, and the path of the worker that it is to run. Any test may call it.
+// find returns the interpreter and the path of the worker. Any test may call it.
 func (i *installed) find(t testing.TB) (interpreters.Interpreter, string) {
 	t.Helper()
 	i.once.Do(func() { i.err = i.install() })
@@ -76,7 +76,7 @@ func (i *installed) install() (err error) {
 	return nil
 }
 
-// remove removes the files, when no test runs any more.
+// remove removes the files after the last test.
 func (i *installed) remove() error {
 	if i.dir == "" {
 		return nil
@@ -124,7 +124,7 @@ func newApp(t testing.TB, source string, change func(*workers.Config), functions
 	return p
 }
 
-// answer is what a function's handler returned.
+// answer is the result of a function's handler.
 type answer struct {
 	output []byte
 	err    error
@@ -166,32 +166,38 @@ def noop2(message): return None
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			p := startApp(b, source, func(c *workers.Config) { c.Settings.Processes, c.Settings.Threads = bench.processes, bench.threads }, bench.function)
-			h := handler(b, p, bench.function)
-			share := h.Slots().Share(0)
 			body := make([]byte, 128)
-			var all sync.WaitGroup
-			b.ReportAllocs()
-			b.ResetTimer()
-			for left := b.N; left > 0; {
-				n, err := share.Offer(b.Context())
-				if err != nil {
-					b.Fatal(err)
-				}
-				n = share.Take(min(n, left))
-				left -= n
-				for range n {
-					all.Go(func() {
-						defer share.Free(1)
-						if _, err := handle(b.Context(), h, &triggers.Message{ID: "x", Body: body, Attempt: 1}); err != nil {
-							b.Error(err)
-						}
-					})
-				}
-			}
-			all.Wait()
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+			benchmarkPool(b, p, bench.function, func() *triggers.Message { return &triggers.Message{ID: "x", Body: body, Attempt: 1} })
 		})
 	}
+}
+
+// benchmarkPool calls a function of a pool as often as its slots allow.
+func benchmarkPool(b *testing.B, p *workers.Pool, function string, message func() *triggers.Message) {
+	b.Helper()
+	h := handler(b, p, function)
+	share := h.Slots().Share(0)
+	var all sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	for left := b.N; left > 0; {
+		n, err := share.Offer(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		n = share.Take(min(n, left))
+		left -= n
+		for range n {
+			all.Go(func() {
+				defer share.Free(1)
+				if _, err := handle(b.Context(), h, message()); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 }
 
 func TestSmoke(t *testing.T) {

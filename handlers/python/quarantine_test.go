@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A message that kills its worker over and over holds up nobody: its later attempts
+// A message that kills its worker repeatedly delays no other message: its later attempts
 // begin alone, and its deaths delay no start of a worker.
 func TestAMessageThatKillsRunsAlone(t *testing.T) {
 	t.Parallel()
@@ -77,7 +77,7 @@ func (l *lines) count(part string) int {
 	return strings.Count(l.text.String(), part)
 }
 
-// Suspects wait for a lane, in any number.
+// Any number of suspects can wait to run alone.
 func TestManySuspects(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, `

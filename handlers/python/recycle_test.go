@@ -18,7 +18,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// Workers are replaced after so many invocations, and no call fails of it.
+// Workers are replaced after a number of invocations, and no call fails because of it.
 func TestMaxInvocations(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []struct {
@@ -48,7 +48,7 @@ func TestMaxInvocations(t *testing.T) {
 				})
 			}
 			calls.Wait()
-			eventually(t, "four workers in place of others", enough)
+			eventually(t, "four replaced workers", enough)
 			n := 0
 			seen.Range(func(any, any) bool { n++; return true })
 			if n < 3 {
@@ -63,7 +63,7 @@ func TestMaxInvocations(t *testing.T) {
 	}
 }
 
-// The old one takes messages until the one in its place has loaded the code.
+// The old worker takes messages until its replacement has loaded the code.
 func TestTheReplacementIsReadyFirst(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -103,7 +103,7 @@ def f(body): return str(os.getpid())
 	})
 }
 
-// However many have come of age, one is replaced at a time, and the others stay.
+// Workers that have reached max_age are replaced one at a time, and the others stay.
 func TestOneIsRecycledAtATime(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, "def f(body): return body", func(cfg *workers.Config) {
@@ -119,7 +119,7 @@ func TestOneIsRecycledAtATime(t *testing.T) {
 	})
 }
 
-// What counts is the memory that is a worker's own.
+// Only the worker's own memory counts.
 func TestMaxMemory(t *testing.T) {
 	t.Parallel()
 	large := filepath.Join(t.TempDir(), "large")
@@ -158,7 +158,7 @@ def f(body):
 	}
 }
 
-// One that had something to do and has nothing for long is replaced.
+// A worker that had work and has been idle for long is replaced.
 func TestMaxIdle(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, "import os\ndef f(body): return str(os.getpid())", func(cfg *workers.Config) {
@@ -174,7 +174,7 @@ func TestMaxIdle(t *testing.T) {
 	}
 }
 
-// One that dies now and then is replaced at once, and the next only after a pause.
+// A worker that dies occasionally is replaced at once, and the next one only after a pause.
 func TestTheFirstDeathCostsNoPause(t *testing.T) {
 	t.Parallel()
 	log := newLines()
@@ -192,8 +192,8 @@ func TestTheFirstDeathCostsNoPause(t *testing.T) {
 	}
 }
 
-// While a call does not obey its worker takes no more, and what else is in flight
-// in it ends as if nothing were.
+// While a call ignores its cancellation, its worker takes no more, and the other calls in it end
+// normally.
 func TestTheNeighboursOfAStuckCallFinish(t *testing.T) {
 	// It runs alone, since it judges times.
 	p := startApp(t, mark+`

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// pace is the time between two looks at a condition of other processes.
+// pace is the interval between checks of other processes.
 const pace = 5 * time.Millisecond
 
 // eventually waits for a condition.
@@ -87,8 +87,8 @@ def f(body):
 	}
 }
 
-// Calls that come while workers come and go are all answered, and none is
-// blamed for a worker that was stopped.
+// Calls that arrive while workers start and stop are all answered, and none is blamed for a stopped
+// worker.
 func TestScaleUnderLoad(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, `
@@ -116,7 +116,7 @@ async def g(body): return body
 	calls.Wait()
 }
 
-// A worker that died is replaced, also while others come and go.
+// A worker that died is replaced, also while others start and stop.
 func TestScaleAfterADeath(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, "import os\ndef f(body): os._exit(3)\n", func(c *workers.Config) { c.Settings.Processes = 2 }, "f")

@@ -15,8 +15,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// TestWhatCallsUseIsMeasured holds that what its calls use distinguishes each kind of
-// function from the others.
+// TestWhatCallsUseIsMeasured checks that the measured usage of calls distinguishes the kinds of
+// functions.
 func TestWhatCallsUseIsMeasured(t *testing.T) {
 	// It runs alone, since it judges times.
 	const source = `
@@ -48,7 +48,7 @@ async def fails(body):
 	for _, test := range []struct {
 		function  string
 		threads   int
-		cpu, held time.Duration // at least, of each call; of what is not held there is at most a third of a call
+		cpu, held time.Duration // at least, of each call; time that is not held is at most a third of a call
 		async     bool
 		looks     bool // the lock is held while it runs
 	}{
@@ -141,12 +141,12 @@ func TestUnmeasured(t *testing.T) {
 	}
 }
 
-// TestSettingsChangeWhileWorkersRun holds that as many calls run at once as is said,
-// in workers that are there and in those that come later.
+// TestSettingsChangeWhileWorkersRun checks that the configured number of calls runs at once, in existing
+// workers and in later ones.
 func TestSettingsChangeWhileWorkersRun(t *testing.T) {
 	t.Parallel()
 	const source = `
-import asyncio, os, threading
+import os, threading
 
 lock, inside, most = threading.Lock(), 0, 0
 
@@ -166,16 +166,13 @@ def reset(body):
 
 def die(body): os._exit(0)
 
-async def g(body): # as many in its executor
-    loop = asyncio.get_running_loop()
-    await asyncio.gather(*(loop.run_in_executor(None, f, b"") for _ in range(20)))
-    return str(most).encode()
+async def beside(body): pass
 `
-	for _, function := range []string{"f", "g"} {
-		t.Run(function, func(t *testing.T) {
+	for name, functions := range map[string][]string{"alone": {"f", "reset", "die"}, "beside": {"f", "reset", "die", "beside"}} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := startApp(t, source, nil, function, "reset", "die")
-			h, err := p.HandlerOf(function)
+			p := startApp(t, source, nil, functions...)
+			h, err := p.HandlerOf("f")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -225,55 +222,53 @@ async def g(body): # as many in its executor
 			runs(3) // of a new worker
 			p.ApplySettings(workers.Settings{Processes: 2, Coroutines: 7})
 			eventually(t, "two workers", func() bool { return p.Stats().Ready == 2 })
-			eventually(t, "their room", func() bool {
-				return h.Slots().Capacity() >= map[string]int{"f": 6, "g": 14}[function]
-			})
+			eventually(t, "their room", func() bool { return h.Slots().Capacity() >= 6 })
+			if name != "beside" {
+				return
+			}
+			async, err := p.HandlerOf("beside")
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the room of async functions", func() bool { return async.Slots().Capacity() >= 14 })
 		})
 	}
 }
 
-// TestTheExecutorGrowsForWhatWaitsInIt holds that a new number of threads applies at once
-// to a call whose work waits in the event loop's executor.
-func TestTheExecutorGrowsForWhatWaitsInIt(t *testing.T) {
+// TestNoCallWaitsForSettings checks that a worker whose main thread runs a call gets no more calls
+// for threads that it cannot start before that call ends.
+func TestNoCallWaitsForSettings(t *testing.T) {
 	t.Parallel()
-	p := startApp(t, `
-import asyncio, threading
-
-lock, inside, most, go = threading.Lock(), 0, 0, threading.Event()
-
-def one():
-    global inside, most
-    with lock:
-        inside += 1
-        most = max(most, inside)
-    if most >= 5: go.set()
-    go.wait(30)
-    with lock:
-        inside -= 1
-
-async def f(body):
-    print("begun")
-    loop = asyncio.get_running_loop()
-    await asyncio.gather(*(loop.run_in_executor(None, one) for _ in range(20)))
-    return str(most).encode()
+	p := startApp(t, mark+`
+def f(body):
+    mark(body)
+    while not os.path.exists(body.decode() + ".go"): time.sleep(0.005)
 `, nil, "f")
-	ended := make(chan string)
-	go func() {
-		got, err := call(t, p, "f", &triggers.Message{})
-		if err != nil {
+	h, err := p.HandlerOf("f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "a")
+	var calls sync.WaitGroup
+	calls.Go(func() {
+		if _, err := call(t, p, "f", &triggers.Message{Body: []byte(path)}); err != nil {
 			t.Error(err)
 		}
-		ended <- string(got)
-	}()
-	eventually(t, "the call", func() bool { return p.Stats().InFlight == 1 })
-	p.ApplySettings(workers.Settings{Threads: 5})
-	if got := <-ended; got != "5" {
-		t.Errorf("%s ran at once, want 5", got)
+	})
+	begun(t, path)
+	p.ApplySettings(workers.Settings{Threads: 4})
+	if n := h.Slots().Capacity(); n != 1 {
+		t.Errorf("%d slots while a call runs in the only thread", n)
 	}
+	if err := os.WriteFile(path+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	calls.Wait()
+	eventually(t, "the slots of four threads", func() bool { return h.Slots().Capacity() >= 4 })
 }
 
-// TestCallsAfterSettingsRunUnderThem holds that what a worker is given after SETTINGS
-// runs under those, also where both come in one piece: with one thread in the main thread.
+// TestCallsAfterSettingsRunUnderThem checks that calls sent after SETTINGS run under those
+// settings, also if both arrive together: with one thread, in the main thread.
 func TestCallsAfterSettingsRunUnderThem(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, `
@@ -303,9 +298,9 @@ def f(body): return str(threading.current_thread() is threading.main_thread())
 	}
 }
 
-// TestWorkersAreRenewed holds that workers which ran under other settings take no more,
-// finish what they have, and are replaced: those that loaded the code with as many threads
-// as there are to be only where all are to be.
+// TestWorkersAreRenewed checks that workers started under other settings take no more calls, finish
+// those in flight, and are replaced. Workers that loaded the code with the new number of threads
+// are replaced only if all must be.
 func TestWorkersAreRenewed(t *testing.T) {
 	t.Parallel()
 	p := startApp(t, mark+`

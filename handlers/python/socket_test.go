@@ -14,8 +14,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A function can reach the worker's socket, as everything in its process. Whatever it
-// does to it, its own call ends, the worker is replaced, and the next call is run.
+// A function can access the worker's socket, like everything in its process. If it damages the
+// socket, its own call ends, the worker is replaced, and the next call runs.
 func TestAFunctionThatMeddlesWithTheSocket(t *testing.T) {
 	t.Parallel()
 	const (

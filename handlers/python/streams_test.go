@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A library may do with sys.stdout at import what it may do with Python's own.
+// At import a library can use sys.stdout in the same ways as in Python itself.
 func TestStandardStreamsOfferWhatPythonsDo(t *testing.T) {
 	t.Parallel()
 	log := newLines()
@@ -61,7 +61,7 @@ def wraps(message):
 	log.wait(t, `msg="through a wrapper"`)
 }
 
-// What an app asks for by logging.basicConfig holds, as it would without the worker.
+// logging.basicConfig has the same effect as without the worker.
 func TestBasicConfig(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -20,13 +20,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// imports is Python that records each import of the app in a file of its directory.
+// imports is Python code that records each import of the app in a file of its directory.
 const imports = `
 import os, sys, time
 with open(os.path.join(os.path.dirname(__file__), "imports"), "a") as file: file.write(f"{os.getpid()}\n")
 `
 
-// imported is who imported the app of a pool.
+// imported returns the processes that imported the app of a pool.
 func imported(t *testing.T, dir string) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "imports"))
@@ -36,8 +36,8 @@ func imported(t *testing.T, dir string) []string {
 	return strings.Fields(string(text))
 }
 
-// answers calls a function until each worker has answered, and returns what they
-// said, by worker; the function's answer begins with its number.
+// answers calls a function until each worker has answered, and returns the answers by worker. The
+// function's answer begins with its process number.
 func answers(t *testing.T, p *workers.Pool, function string) map[string]string {
 	t.Helper()
 	said := make(map[string]string)
@@ -63,8 +63,7 @@ func answers(t *testing.T, p *workers.Pool, function string) map[string]string {
 	return said
 }
 
-// Workers of a template are forked: the app is imported once, and they are as
-// others are otherwise.
+// Workers of a template are forked: the app is imported once, and they behave like others.
 func TestTemplate(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []struct {
@@ -143,7 +142,7 @@ func children(t *testing.T, pid int) (found []int) {
 	return found
 }
 
-// The template's end is nobody else's, and another is started.
+// The end of the template affects no worker, and another template is started.
 func TestATemplateThatIsKilled(t *testing.T) {
 	t.Parallel()
 	dir := ""
@@ -168,7 +167,7 @@ def f(body): return f"{os.getpid()} x"
 	}
 }
 
-// A worker that dies is forked anew, and what it left behind is gone.
+// A worker that dies is replaced by a new fork, and its leftovers are removed.
 func TestAForkedWorkerThatIsKilled(t *testing.T) {
 	t.Parallel()
 	dir := ""
@@ -211,7 +210,7 @@ def f(body): return f"{os.getpid()} x"
 	}
 }
 
-// If the code cannot be forked, each worker is started, and the log has the reason.
+// If the code cannot be forked, each worker is started instead, and the log has the reason.
 func TestCodeThatCannotBeForked(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, code, want string }{
@@ -231,7 +230,7 @@ func TestCodeThatCannotBeForked(t *testing.T) {
 			by := imported(t, dir)
 			for _, pid := range by {
 				if said[pid] == "" {
-					t.Errorf("process %s has imported the app, and is no worker", pid)
+					t.Errorf("process %s has imported the app, and is not a worker", pid)
 				}
 			}
 			if s := p.Stats(); len(by) != 2 || s.Template || !strings.Contains(s.Unforked, test.want) {
@@ -249,8 +248,8 @@ def connect(): calls.append(os.getpid())
 def f(body): return f"{os.getpid()} {calls == [os.getpid()]}"
 `
 
-// Each worker calls the app's hooks, forked or not; with hooks, connections of the
-// template are the app's own business.
+// Each worker calls the app's hooks, forked or not. With hooks, the app itself is responsible for
+// connections of the template.
 func TestAfterFork(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -288,7 +287,7 @@ func TestAHookThatRaises(t *testing.T) {
 	}
 }
 
-// What a forked worker prints is its own, and what its C code prints, too.
+// The output of a forked worker, including that of C code, is attributed to it.
 func TestWhatForkedWorkersSay(t *testing.T) {
 	t.Parallel()
 	log := newLines()
@@ -303,7 +302,7 @@ func TestWhatForkedWorkersSay(t *testing.T) {
 	}
 }
 
-// Where templates end one after the other, workers load the code themselves from then on.
+// If templates end repeatedly, workers load the code themselves from then on.
 func TestTemplatesThatEnd(t *testing.T) {
 	t.Parallel()
 	dir := ""

@@ -20,9 +20,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// A Timeout that comes when its call is ending must not hit what runs after it, nor the
-// worker itself: calls are cancelled at the moment that they end, thousands of
-// times, with others behind them that are not.
+// A Timeout that arrives while its call ends must not hit later code or the worker itself:
+// thousands of calls are cancelled at the moment when they end, followed by calls that are not.
 func TestATimeoutHitsItsCallAlone(t *testing.T) {
 	t.Parallel()
 	const source = `
@@ -114,7 +113,7 @@ ThreadInterrupter.__init__ = __init__
 	}
 }
 
-// What a function may do with a Timeout, and what its call comes to then.
+// Ways in which a function can handle a Timeout, and the outcome of its call.
 func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 	t.Parallel()
 	for _, way := range []struct {
@@ -183,8 +182,8 @@ func TestWhatAFunctionDoesWithATimeout(t *testing.T) {
 	}
 }
 
-// Two threads that wait for each other's lock cannot be interrupted; other calls are
-// not harmed. A main thread that waits for a lock can be.
+// Two threads that wait for each other's lock cannot be interrupted, which does not affect other
+// calls. A main thread that waits for a lock can be interrupted.
 func TestDeadlocks(t *testing.T) {
 	t.Parallel()
 	const source = mark + `

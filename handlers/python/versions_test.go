@@ -20,12 +20,12 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// newestNeeded is the minor version that a machine of CI must have at least: Python
-// 3.13 changed how logging locks its handlers.
+// newestNeeded is the minor version that a CI machine must have at least: Python 3.13 changed how
+// logging locks its handlers.
 const newestNeeded = 13
 
-// everyInterpreter returns the Pythons of this machine that the worker runs on, one of each
-// version: on the path, and those of pyenv.
+// everyInterpreter returns the supported versions of Python on this machine, one interpreter each:
+// in the path, and those of pyenv.
 func everyInterpreter(t *testing.T) []string {
 	t.Helper()
 	usual, _ := installation.find(t)
@@ -78,8 +78,8 @@ func minorOf(version string) int {
 	return minor
 }
 
-// What depends on the version of Python: signatures, logging, standard streams, how a
-// call is interrupted, how a crash is reported, event loops, and forking.
+// Behavior that depends on the version of Python: signatures, logging, standard streams,
+// interruption of calls, crash reports, event loops, and forking.
 const versionApp = forms + `
 import logging, os, signal, sys, time
 logging.info("logged at import")

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeV2 is a directory that looks like a group of version 2, in which a process is:
-// there are machines without such controllers to try it on.
+// fakeV2 is a directory that looks like a version 2 group with a process, for machines without such
+// controllers.
 func fakeV2(t *testing.T, group string, files map[string]string) (*membership, string) {
 	t.Helper()
 	mountPoint := t.TempDir()
@@ -90,7 +90,7 @@ func TestVersion2(t *testing.T) {
 	}
 }
 
-// TestVersion2Moves: a group that has processes can't hand its controllers on.
+// TestVersion2Moves: a group with processes cannot delegate its controllers.
 func TestVersion2Moves(t *testing.T) {
 	where, dir := fakeV2(t, "/a", map[string]string{
 		"cgroup.controllers": "memory", "cgroup.subtree_control": "cpu", "cgroup.procs": "17\n", "cgroup.type": "domain\n",
@@ -102,7 +102,7 @@ func TestVersion2Moves(t *testing.T) {
 	if got := contents(t, filepath.Join(dir, daemonGroup), "cgroup.procs"); got[0] != "17" {
 		t.Errorf("moved was %q", got)
 	}
-	// Controllers that are enabled already stay as they are.
+	// Controllers that are already enabled stay enabled.
 	write(t, filepath.Join(dir, "cgroup.subtree_control"), "cpu memory")
 	if err := delegateControllers(dir, "+memory"); err != nil {
 		t.Error(err)
@@ -118,7 +118,7 @@ func TestMembership(t *testing.T) {
 	if _, err := where.findController("pids"); err == nil || err.Error() != "no pids cgroup is delegated to this process" {
 		t.Errorf("%v", err)
 	}
-	// systemd marks what it delegates.
+	// systemd marks the cgroups that it delegates.
 	where.systemd = true
 	if _, err := where.findController("memory"); err == nil || err.Error() != "no memory cgroup is delegated to this process: "+dir+" is systemd's" {
 		t.Errorf("%v", err)
@@ -159,8 +159,7 @@ func TestMembership(t *testing.T) {
 	}
 }
 
-// TestRemoveCgroup has a group with processes, and one below it, removed: with the
-// real thing, of either version.
+// TestRemoveCgroup removes a real group with processes and a child group, of either version.
 func TestRemoveCgroup(t *testing.T) {
 	needsRoot(t)
 	m := ownCgroups()

@@ -77,7 +77,7 @@ func (s Settings) findIdentity() (*launch.Identity, account, error) {
 		if found == nil { // a number without an account
 			id.UID, _ = strconv.Atoi(s.User)
 			if s.Group == "" {
-				return nil, account{}, fmt.Errorf("user: nobody on this machine has the number %s, so its group is not known; set group", s.User)
+				return nil, account{}, fmt.Errorf("user: no user on this machine has the ID %s, so its group is unknown; set group", s.User)
 			}
 		} else {
 			id.UID, _ = strconv.Atoi(found.Uid)
@@ -143,7 +143,7 @@ func checkRlimit(l launch.Rlimit) error {
 		launch.MayRaiseLimits() {
 		return nil
 	}
-	return fmt.Errorf("limits.%s: it is %d, and this process may have %d at most; raise that (systemd: Limit...=, a shell: ulimit -H), or ask for less", l.Name, l.Value, now.Max)
+	return fmt.Errorf("limits.%s: it is %d, and this process may have %d at most; raise that (systemd: Limit...=, a shell: ulimit -H), or request less", l.Name, l.Value, now.Max)
 }
 
 func (s Settings) checkStrict() error {

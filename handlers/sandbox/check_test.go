@@ -60,7 +60,7 @@ func TestRefusalsToRoot(t *testing.T) {
 	}{
 		{Settings{User: "no-such-user"}, `user: there is no user "no-such-user" on this machine`},
 		{Settings{Group: "no-such-group"}, `group: there is no group "no-such-group" on this machine`},
-		{Settings{User: "54321"}, "user: nobody on this machine has the number 54321, so its group is not known; set group"},
+		{Settings{User: "54321"}, "user: no user on this machine has the ID 54321, so its group is unknown; set group"},
 	} {
 		if err := Check(c.settings); err == nil || err.Error() != c.want {
 			t.Errorf("%v; wanted %s", err, c.want)
@@ -68,11 +68,11 @@ func TestRefusalsToRoot(t *testing.T) {
 	}
 }
 
-// asOther is set for this test binary where it runs again as another user.
+// asOther is set when this test binary runs again as another user.
 const asOther = "CONFINE_TEST_AS_OTHER"
 
-// TestRefusalsToOthers runs itself again as a user without rights, with limits of
-// its own, in no cgroup that it may write.
+// TestRefusalsToOthers runs itself again as a user without rights, with its own limits, in no
+// cgroup that it may write.
 func TestRefusalsToOthers(t *testing.T) {
 	if os.Getenv(asOther) != "" {
 		for _, c := range []struct {
@@ -81,7 +81,7 @@ func TestRefusalsToOthers(t *testing.T) {
 		}{
 			{Settings{User: "root"}, "user: only root may run workers as another; run drover as root, or leave it out"},
 			{Settings{Group: "root"}, "group: only root may run workers as another; run drover as root, or leave it out"},
-			{Settings{Limits: Limits{OpenFiles: 1 << 20}}, "limits.open_files: it is 1048576, and this process may have 4096 at most; raise that (systemd: Limit...=, a shell: ulimit -H), or ask for less"},
+			{Settings{Limits: Limits{OpenFiles: 1 << 20}}, "limits.open_files: it is 1048576, and this process may have 4096 at most; raise that (systemd: Limit...=, a shell: ulimit -H), or request less"},
 			{Settings{Limits: Limits{Memory: 1 << 30}}, "limits.memory: no memory cgroup is delegated to this process: "},
 		} {
 			if err := Check(c.settings); err == nil || !strings.HasPrefix(err.Error(), c.want) {
@@ -123,7 +123,7 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// A place that others may write to may hold what somebody else has put there.
+// A directory that others can write to may contain their files.
 func TestAStrangersDirectoryIsNotUsed(t *testing.T) {
 	needsLinux(t)
 	t.Setenv("TMPDIR", t.TempDir())
@@ -136,8 +136,7 @@ func TestAStrangersDirectoryIsNotUsed(t *testing.T) {
 	}
 }
 
-// What a daemon that was killed has left is removed by the next, and what one that
-// lives has is not.
+// The next daemon removes the leftovers of a killed daemon, but not the files of a running one.
 func TestLeftovers(t *testing.T) {
 	needsLinux(t)
 	parent := t.TempDir()

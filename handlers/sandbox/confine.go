@@ -1,5 +1,5 @@
 // Package sandbox confines worker processes. It limits their resources by rlimits and cgroups; their
-// rights by a user of their own, no_new_privs, landlock and seccomp; and their environment. Each
+// rights by their own user, no_new_privs, landlock and seccomp; and their environment. Each
 // restriction is in force before the first line of the worker's code runs. Otherwise the worker is
 // not started.
 //
@@ -60,7 +60,7 @@ func Check(s Settings) error {
 	return err
 }
 
-// New checks the settings and creates what the workers share: their cgroup and their directory. It
+// New checks the settings and creates the workers' shared cgroup and directory. It
 // removes those left by killed daemons.
 func New(s Settings) (*Confinement, error) {
 	return openConfinement(s, ownCgroups())
@@ -172,7 +172,7 @@ func (b *Box) tryLaunch(ctx context.Context) error {
 	return err
 }
 
-// Close removes what the workers shared. The caller has stopped the workers.
+// Close removes them. The caller has stopped the workers.
 func (c *Confinement) Close() error {
 	c.mu.Lock()
 	for listener := range c.listeners {
@@ -239,7 +239,7 @@ type Box struct {
 	ours            *os.File // the daemon's end of the socket; nil: there is no launch stage
 	theirs          *os.File
 	listenerSettled chan struct{} // closed when the listener has arrived, or will not; nil: there is none
-	firstBytes      []byte        // bytes received in place of the listener
+	firstBytes      []byte        // bytes received instead of the listener
 }
 
 // NewBox returns a new Box, for a worker that is about to be started.
@@ -319,7 +319,7 @@ func (b *Box) JoinCgroup(pid int) (err error) {
 	return nil
 }
 
-// WrapCommand returns the program to start in place of a command, its name (argv[0]), and its
+// WrapCommand returns the program to start instead of a command, its name (argv[0]), and its
 // arguments. fd is the file descriptor of ChildSocket in the new process.
 func (b *Box) WrapCommand(fd int, path string, args []string) (program, name string, wrapped []string) {
 	if b.theirs == nil {

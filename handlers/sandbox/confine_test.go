@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// The tests run real processes: python3, as the workers mostly are.
+// The tests run real processes: python3, like most workers.
 
 func needsLinux(t *testing.T) {
 	t.Helper()
@@ -97,10 +97,10 @@ func confinement(t *testing.T, s Settings) *Confinement {
 	return c
 }
 
-// systemPython is one that other users can read, where there is one.
+// systemPython is an interpreter that other users can read, if there is one.
 const systemPython = "/usr/bin/python3"
 
-// python is the interpreter itself, and no script that looks for one.
+// python is the interpreter itself, not a script that starts one.
 func python(t *testing.T) string {
 	t.Helper()
 	name := systemPython
@@ -114,7 +114,7 @@ func python(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// pythonPaths are where it has its own.
+// pythonPaths are the paths of its own files.
 func pythonPaths(t *testing.T) []string {
 	t.Helper()
 	out, err := exec.Command(python(t), "-c", "import sys; print(sys.prefix, sys.base_prefix)").Output()
@@ -124,9 +124,9 @@ func pythonPaths(t *testing.T) []string {
 	return strings.Fields(string(out))
 }
 
-// ended is what became of a worker.
+// ended is how a worker ended.
 type ended struct {
-	out     string // what it printed, on both
+	out     string // its output, of both streams
 	err     error  // how it ended
 	verdict error
 	oom     bool
@@ -149,7 +149,7 @@ func start(t *testing.T, c *Confinement, box *Box, out *bytes.Buffer, command ..
 	return cmd
 }
 
-// run runs a command as a worker is run.
+// run runs a command like a worker.
 func run(t *testing.T, c *Confinement, command ...string) (e ended) {
 	t.Helper()
 	box, err := c.NewBox()
@@ -176,7 +176,7 @@ func runPython(t *testing.T, c *Confinement, code string) ended {
 	return run(t, c, python(t), "-c", code)
 }
 
-// wants holds what a worker printed to what was expected.
+// wants compares a worker's output with the expected one.
 func (e ended) wants(t *testing.T, out string) {
 	t.Helper()
 	if e.out != out || e.err != nil || e.verdict != nil {
@@ -187,20 +187,20 @@ func (e ended) wants(t *testing.T, out string) {
 func TestWhatAllWorkersAreHeldTo(t *testing.T) {
 	needsLinux(t)
 	c := confinement(t, Settings{})
-	soft := new(syscall.Rlimit)
 	// What the shell gave us, which Go raised for itself alone.
 	out, err := exec.Command("sh", "-c", "ulimit -Sn").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if soft.Cur, err = strconv.ParseUint(strings.TrimSpace(string(out)), 10, 64); err != nil {
+	soft, err := strconv.ParseUint(strings.TrimSpace(string(out)), 10, 64)
+	if err != nil {
 		t.Fatal(err)
 	}
 	e := runPython(t, c, `
 import resource
 status = open('/proc/self/status').read()
 print('NoNewPrivs:\t1' in status, resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_NOFILE)[0])`)
-	e.wants(t, fmt.Sprintf("True (0, 0) %d", soft.Cur))
+	e.wants(t, fmt.Sprintf("True (0, 0) %d", soft))
 
 	c = confinement(t, Settings{NewPrivileges: true})
 	runPython(t, c, `print('NoNewPrivs:\t0' in open('/proc/self/status').read())`).wants(t, "True")
@@ -289,7 +289,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestCPU has a worker spin, and reads how often the kernel held it back.
+// TestCPU makes a worker spin, and reads how often the kernel throttled it.
 func TestCPU(t *testing.T) {
 	needsCgroup(t, "cpu")
 	c := confinement(t, Settings{Limits: Limits{CPU: 0.1}})
@@ -330,8 +330,7 @@ func eventually(t *testing.T, what func() bool) {
 	}
 }
 
-// TestJoin puts a process that another forked into a cgroup of its own, as those of
-// a template are.
+// TestJoin puts a process that another forked into its own cgroup, like the workers of a template.
 func TestJoin(t *testing.T) {
 	needsCgroup(t, "pids")
 	c := confinement(t, Settings{Limits: Limits{Processes: 5}})
@@ -348,7 +347,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("in it are %v, %v", pids, err)
 	}
 	closed := make(chan error)
-	go func() { closed <- box.Close() }() // which kills what is in it
+	go func() { closed <- box.Close() }() // which kills the processes in it
 	if err := sleeper.Wait(); err == nil {
 		t.Error("it lived")
 	}
@@ -400,7 +399,7 @@ print([l.split()[1] for l in open('/proc/self/status') if l.startswith(('CapPrm'
 	runPython(t, c, code).wants(t, fmt.Sprintf("(%[1]s, %[1]s, %[1]s, %[2]s, %[2]s, %[2]s) [%[3]s] nobody %[4]s read False False\n['%[5]s', '%[5]s', '%[5]s']",
 		uid, gid, strings.Join(groups, ", "), nobody.HomeDir, none))
 
-	// By numbers, and with a group of its own.
+	// By numbers, and with its own group.
 	c = confinement(t, Settings{Dir: dir, User: "54321", Group: "54322"})
 	runPython(t, c, "import os; print(os.getresuid() + os.getresgid(), os.getgroups())").wants(t, "(54321, 54321, 54321, 54322, 54322, 54322) []")
 	c = confinement(t, Settings{Dir: dir, Group: "54322"})
@@ -446,7 +445,7 @@ func TestAnAppThatTheUserCannotReadIsRefused(t *testing.T) {
 	}
 }
 
-// A check that is cut short reports that, not a fault of the machine.
+// An interrupted check reports the interruption, not a fault of the machine.
 func TestACheckThatIsCutShort(t *testing.T) {
 	t.Parallel()
 	c := confinement(t, Settings{Limits: Limits{OpenFiles: 100}})
@@ -457,8 +456,8 @@ func TestACheckThatIsCutShort(t *testing.T) {
 	}
 }
 
-// TestTheDeathOfTheParentIsStillFeltByAnotherUser: the kernel forgets the signal
-// where the user changes.
+// TestTheDeathOfTheParentIsStillFeltByAnotherUser: the kernel drops the parent death signal when
+// the user changes.
 func TestTheDeathOfTheParentIsStillFeltByAnotherUser(t *testing.T) {
 	someUser(t)
 	c := confinement(t, Settings{User: "nobody"})
@@ -481,7 +480,7 @@ func TestTheDeathOfTheParentIsStillFeltByAnotherUser(t *testing.T) {
 	}
 }
 
-// Each step that fails is named, and the command does not run.
+// The error names the step that failed, and the command does not run.
 func TestAStepThatFails(t *testing.T) {
 	needsLinux(t)
 	dir := openDir(t)
@@ -518,7 +517,7 @@ func TestAStepThatFails(t *testing.T) {
 	}
 }
 
-// A stage that is killed says nothing, which is no success either.
+// A stage that is killed reports nothing, which does not count as success.
 func TestAStageThatSaysNothing(t *testing.T) {
 	needsLinux(t)
 	c := confinement(t, Settings{})

@@ -16,7 +16,7 @@ func TestEnvironment(t *testing.T) {
 		want   string
 	}{
 		{"all but drover's own", Environment{}, false, account{}, "AZURE_CLIENT_ID=z AzureWebJobsStorage=y HOME=/root LC_ALL=C PATH=/bin SECRET=x TMPDIR=/tmp USER=root"},
-		{"what the configuration reads is withheld, but for what all need", Environment{Withheld: []string{"SECRET", "AzureWebJobsStorage", "PATH", "HOME"}}, false, account{}, "AZURE_CLIENT_ID=z HOME=/root LC_ALL=C PATH=/bin TMPDIR=/tmp USER=root"},
+		{"variables that the configuration reads are withheld, except common ones", Environment{Withheld: []string{"SECRET", "AzureWebJobsStorage", "PATH", "HOME"}}, false, account{}, "AZURE_CLIENT_ID=z HOME=/root LC_ALL=C PATH=/bin TMPDIR=/tmp USER=root"},
 		{"unless it is named", Environment{Withheld: []string{"SECRET", "AZURE_CLIENT_ID"}, Pass: []string{"PATH", "SECRET", "AZURE_*"}}, false, account{}, "AZURE_CLIENT_ID=z PATH=/bin SECRET=x"},
 		{"or set", Environment{Withheld: []string{"SECRET"}, Pass: []string{}, Set: map[string]string{"SECRET": "own"}}, false, account{}, "SECRET=own"},
 		{"strict", Environment{}, true, account{}, "HOME=/root LC_ALL=C PATH=/bin USER=root"},
@@ -24,7 +24,7 @@ func TestEnvironment(t *testing.T) {
 		{"none", Environment{Pass: []string{}}, false, account{}, ""},
 		{"and what is set", Environment{Pass: []string{"PATH"}, Set: map[string]string{"PATH": "/usr/bin", "DROVER_X": "", "A": "b=c"}}, false, account{}, "A=b=c DROVER_X= PATH=/usr/bin"},
 		{"another user", Environment{Pass: []string{"PATH", "HOME", "USER"}}, false, account{"app", "/home/app"}, "HOME=/home/app LOGNAME=app PATH=/bin USER=app"},
-		{"another user, with a home of its own", Environment{Pass: []string{}, Set: map[string]string{"HOME": "/srv"}}, false, account{"app", "/home/app"}, "HOME=/srv LOGNAME=app USER=app"},
+		{"another user, with its own home", Environment{Pass: []string{}, Set: map[string]string{"HOME": "/srv"}}, false, account{"app", "/home/app"}, "HOME=/srv LOGNAME=app USER=app"},
 	} {
 		if got := strings.Join(c.e.selectFrom(slices.Clone(given), c.strict, c.who), " "); got != c.want {
 			t.Errorf("%s: %s; wanted %s", c.what, got, c.want)

@@ -23,8 +23,8 @@ import (
 // linkLocal are addresses that the sandbox blocks, and that ownNetwork has.
 var linkLocal = []string{"169.254.7.7", "fe80::7", "fd00:ec2::254"}
 
-// ownNetwork puts the test and what it starts into a network of its own, which has a
-// loopback device with link-local addresses.
+// ownNetwork puts the test and its processes into their own network, whose loopback device has
+// link-local addresses.
 func ownNetwork(t *testing.T) {
 	t.Helper()
 	needsRoot(t)
@@ -72,7 +72,7 @@ func ownNetwork(t *testing.T) {
 	}
 }
 
-// server listens at an address, by TCP and UDP, and counts who comes.
+// server listens at an address, by TCP and UDP, and counts its clients.
 func server(t *testing.T, addr string) (port int, met func() int) {
 	t.Helper()
 	host := addr
@@ -122,7 +122,7 @@ def sendmmsg(s, ip, port):
     n = libc.sendmmsg(s.fileno(), messages, 2, 0)
     return 'done' if n == 1 and messages[0].sent == 5 else errno.errorcode[ctypes.get_errno()]
 def ways(ip, port):
-    'what becomes of each way to reach an address'
+    'tries each way to reach an address'
     family = family_of(ip)
     to = (ip, port, 0, 1) if ip.startswith('fe80') else (ip, port)
     out = [tries(lambda: socket.socket(family).connect(to))]
@@ -170,7 +170,7 @@ if ':' not in ip: print(ways('::ffff:' + ip, port))`
 	}
 }
 
-// A thread that exchanges the address while a call is under way changes nothing.
+// A thread that changes the address during a call has no effect.
 func TestStrictLooksAtWhatItUses(t *testing.T) {
 	ownNetwork(t)
 	port, met := server(t, linkLocal[0])
@@ -196,7 +196,7 @@ print(found <= {-1, 0, 5})`).wants(t, "True")
 	}
 }
 
-// What the daemon does for a worker it does with no more rights than the worker has.
+// On behalf of a worker, the daemon acts with no more rights than the worker has.
 func TestStrictLendsNoRights(t *testing.T) {
 	ownNetwork(t)
 	c := strict(t, nil)
@@ -238,7 +238,7 @@ EPERM EPERM EPERM done EPERM
 ['EPROTONOSUPPORT', 'EPROTONOSUPPORT', 'EPROTONOSUPPORT', 'EPROTONOSUPPORT', 'EPROTONOSUPPORT', 'done', 'done']`))
 }
 
-// Calls that wait hold up no others, can be interrupted, and end as the kernel's own do.
+// Waiting calls block no others, can be interrupted, and end like the kernel's own.
 func TestStrictCallsThatWait(t *testing.T) {
 	ownNetwork(t)
 	c := strict(t, nil)
@@ -268,7 +268,7 @@ async def many():
     got = await asyncio.gather(*(asyncio.open_connection(*server.getsockname()) for _ in range(200)))
     return len(got)
 print(asyncio.run(many()))
-# all of it comes, in order, whoever is slow
+# all of it arrives, in order, whichever side is slow
 left, right = connects(0), None
 a, b = socket.socketpair()
 for left, right in ((a, b), (socket.create_connection(server.getsockname()), None)):
@@ -316,7 +316,7 @@ const names = new dns.promises.Resolver(); names.setServers([process.env.NAMES])
 	}
 }
 
-// nameServer answers one question with one address.
+// nameServer answers one query with one address.
 func nameServer(t *testing.T) (addr string) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -345,8 +345,8 @@ func nameServer(t *testing.T) (addr string) {
 	return conn.LocalAddr().String()
 }
 
-// A daemon that may not look into its workers is refused, as by the seccomp profile of a
-// container.
+// A daemon that may not inspect its workers, as under the seccomp profile of a container, is
+// refused.
 func TestStrictNeedsToSeeConnections(t *testing.T) {
 	if os.Getenv(asOther) == "" {
 		needsLandlock(t, launch.ConnectABI)

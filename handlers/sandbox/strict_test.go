@@ -24,7 +24,7 @@ func strict(t *testing.T, change func(*Settings)) *Confinement {
 	return confinement(t, s)
 }
 
-// helpers are what the code that is tried has at hand.
+// helpers are functions for the tested code.
 const helpers = `
 import ctypes, errno, os, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -42,7 +42,7 @@ def writes(path): return tries(lambda: open(path, 'ab'))
 `
 
 func TestStrictFiles(t *testing.T) {
-	outside := openDir(t) // all may read it, but for the sandbox
+	outside := openDir(t) // readable by all, except in the sandbox
 	write(t, filepath.Join(outside, "secret"), "x")
 	if err := os.Chmod(outside, 0o777); err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ print(writes(d + '/a'), tries(lambda: os.mkdir(d + '/sub')), tries(lambda: os.re
 func TestStrictSystemCalls(t *testing.T) {
 	c := strict(t, nil)
 	if got := runPython(t, c, "import platform; print(platform.machine())"); got.out != "x86_64" {
-		t.Skipf("the numbers below are those of x86_64, and this is %s", got.out)
+		t.Skipf("the numbers below are for x86_64, and this is %s", got.out)
 	}
 	runPython(t, c, helpers+`
 ptrace, mount, chroot, unshare, setns, bpf, keyctl, reboot, clone, clone3, io_uring = 101, 165, 161, 272, 308, 321, 250, 169, 56, 435, 425
@@ -112,7 +112,7 @@ EPERM done done
 `+boundCaps()))
 }
 
-// boundCaps: who is not root keeps a bounding set, of which nothing comes.
+// boundCaps: a user other than root keeps a bounding set, which has no effect.
 func boundCaps() string {
 	none := "'0000000000000000'"
 	bound := none
@@ -131,7 +131,7 @@ server = socket.socket(socket.AF_UNIX); server.bind(path); server.listen()
 print(tries(lambda: socket.socket(socket.AF_UNIX).connect(path)))`).wants(t, "done")
 }
 
-// A worker can't reach the processes around it, though they are of the same user.
+// A worker cannot access the processes around it, even of the same user.
 func TestStrictSignals(t *testing.T) {
 	needsLandlock(t, launch.ScopeABI)
 	c := strict(t, nil)
@@ -173,8 +173,7 @@ for port in os.environ['PORTS'].split():
 	}
 }
 
-// The sandbox is for real programs: they have threads, children, sockets, TLS and
-// names.
+// The sandbox can run real programs, with threads, children, sockets, TLS and name resolution.
 func TestStrictLetsProgramsBe(t *testing.T) {
 	c := strict(t, nil)
 	runPython(t, c, `
@@ -205,7 +204,7 @@ assert pwd.getpwuid(0).pw_name == 'root' and os.cpu_count() > 0 and uuid.uuid4()
 print('well')`).wants(t, "well")
 }
 
-// systemNode is a Node.js that all can read.
+// systemNode is a Node.js that all users can read.
 func systemNode(t *testing.T) string {
 	t.Helper()
 	for _, path := range []string{"/usr/bin/node", "/usr/local/bin/node"} {

@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox/launch"
 )
 
-// What workers have that were forked from a template outlives it.
+// Files of workers that were forked from a template outlive the template.
 func TestTemporaryDirectoriesOfForkedWorkers(t *testing.T) {
 	needsLandlock(t, launch.FilesABI)
 	c := strict(t, func(s *Settings) { s.Temporary = 1 << 30 })

@@ -37,7 +37,7 @@ type Blocked struct {
 	// kept all threads from running.
 	Computes bool `json:"computes,omitempty"`
 	GIL      bool `json:"gil,omitempty"`
-	// Language is that of the worker; empty: Python.
+	// Language is the worker's language; empty: Python.
 	Language string `json:"language,omitempty"`
 }
 
@@ -55,17 +55,17 @@ func (b Blocked) Plus(o Blocked) Blocked {
 func (b Blocked) Advice() string {
 	if b.Language == nodejs {
 		if b.Computes {
-			return "hand the computation to a worker_threads.Worker; on_blocked: isolate runs the function in a process of its own"
+			return "hand the computation to a worker_threads.Worker; on_blocked: isolate runs the function in its own process"
 		}
-		return "await the asynchronous form of the call (fs.promises, child_process.exec); on_blocked: isolate runs the function in a process of its own"
+		return "await the asynchronous form of the call (fs.promises, child_process.exec); on_blocked: isolate runs the function in its own process"
 	}
 	if b.Place == garbage {
-		return "the more objects live the longer it takes: call gc.freeze() when what stays is loaded, raise gc.set_threshold, or have fewer coroutines in flight"
+		return "it takes longer the more objects are alive: call gc.freeze() after loading long-lived objects, raise gc.set_threshold, or have fewer coroutines in flight"
 	}
 	if b.Computes {
-		return "make the function sync (def instead of async def), or hand the computation to loop.run_in_executor with a ProcessPoolExecutor; on_blocked: isolate runs it in a process of its own"
+		return "make the function sync (def instead of async def), or hand the computation to loop.run_in_executor with a ProcessPoolExecutor; on_blocked: isolate runs it in its own process"
 	}
-	return "await an async library, or asyncio.sleep; or hand the call to loop.run_in_executor; on_blocked: isolate runs the function in a process of its own"
+	return "await an async library, or asyncio.sleep; or hand the call to loop.run_in_executor; on_blocked: isolate runs the function in its own process"
 }
 
 // blockedBy returns the statistics of one block.

@@ -68,7 +68,7 @@ func (c *code) disableUnloaded(why *handlers.LoadError) (disabled bool) {
 func (c *code) disablePool(why *handlers.LoadError) {
 	c.failed = why
 	if len(c.async) > 0 {
-		c.log.Error("the code does not load any more; no worker is started until the daemon is", "error", why.Summary, "detail", why.Detail)
+		c.log.Error("the code no longer loads; no worker is started until the daemon is", "error", why.Summary, "detail", why.Detail)
 	}
 }
 

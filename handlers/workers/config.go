@@ -3,6 +3,7 @@ package workers
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
@@ -31,6 +32,9 @@ type Config struct {
 	// Template forks workers from a process that has loaded the code, if the worker and the
 	// code support it.
 	Template bool
+	// Spare keeps one more worker that has loaded the code, and is idle, for the messages of a worker
+	// that dies. With a template there is none: a fork takes milliseconds.
+	Spare Spare
 	// MaxFrame bounds frames in both directions, in bytes; the default is protocol.DefaultMax.
 	MaxFrame int
 	// OnBlocked is the reaction to functions that block the event loop.
@@ -40,7 +44,20 @@ type Config struct {
 	Reaper *childproc.Reaper
 	// Confine confines the processes; nil: no confinement.
 	Confine *sandbox.Confinement
-	Log     *slog.Logger
+	// Terminal is the standard input, output and error of the workers, for a debugger; nil: none.
+	// Such a worker sends neither log lines nor heartbeats.
+	Terminal *os.File
+	Log      *slog.Logger
+}
+
+// Spare configures the spare worker.
+type Spare struct {
+	Keep bool
+	// Fits reports whether memory allows one, given the memory of a worker in bytes; nil: always.
+	Fits func(memory uint64) bool
+	// After is how long the pool must have had all of its workers before the spare one starts; the
+	// default is ten seconds.
+	After time.Duration
 }
 
 // Function is one function of the app. Name is drover's, and unique in the pool.
@@ -68,7 +85,7 @@ type Observers struct {
 // Settings bound the concurrency.
 type Settings struct {
 	Processes  int `json:"processes"`
-	Threads    int `json:"threads"`    // of each process: for sync functions, and for the executor of async ones
+	Threads    int `json:"threads"`    // of each process: sync calls at once
 	Coroutines int `json:"coroutines"` // of each process: async calls at once
 }
 

@@ -21,6 +21,7 @@ type Handler struct {
 	name     string
 	index    uint16
 	stateful bool          // it gets the state of sessions
+	origin   bool          // it gets the source's own fields of messages
 	follow   worker.Follow // followCall, stored to avoid an allocation per call
 }
 
@@ -32,7 +33,8 @@ func (p *Pool) HandlerOf(name string) (*Handler, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("the pool has no function %q", name)
 	}
-	h := &Handler{pool: p, name: name, index: uint16(i), stateful: p.cfg.Functions[i].SessionState}
+	f := p.cfg.Functions[i]
+	h := &Handler{pool: p, name: name, index: uint16(i), stateful: f.SessionState, origin: f.Origin}
 	h.follow = h.followCall
 	return h, nil
 }
@@ -62,23 +64,29 @@ func (h *Handler) quarantineHandler() *Handler { return h.pool.quarantine.handle
 func (h *Handler) Close(context.Context) error { return nil }
 
 // Handle implements handlers.Handler. If a worker dies with several messages in flight, each of
-// them is tried again alone, to find the one at fault.
+// them is tried again alone, to find the one at fault. If the worker was killed from outside, they
+// are first tried again together.
 func (h *Handler) Handle(ctx context.Context, m *triggers.Message) ([]byte, error) {
 	if own := h.quarantineHandler(); own != nil {
 		return own.Handle(ctx, m)
 	}
-	if err := h.checkSize(m); err != nil {
+	if err := h.checkSize(m, h.originOf(m)); err != nil {
 		return nil, err
 	}
-	if h.pool.suspects.RecordOf(h.suspectKey(m)).RunsAlone() {
-		return h.runAlone(ctx, m)
-	}
-	return h.retryLost(ctx, m, nil, &worker.Loss{Again: true})
+	return h.tryMessage(ctx, m, h.tryOf(ctx, m))
 }
 
-// runAlone runs a message in a worker of its own.
-func (h *Handler) runAlone(ctx context.Context, m *triggers.Message) ([]byte, error) {
-	return h.pool.suspects.RunAlone(ctx, h.suspectKey(m), func(w *worker.Worker) ([]byte, error) { return h.runOn(ctx, w, m) })
+// tryOf returns what runs the function on a message, on one worker.
+func (h *Handler) tryOf(ctx context.Context, m *triggers.Message) func(*worker.Worker) ([]byte, error) {
+	return func(w *worker.Worker) ([]byte, error) { return h.runOn(ctx, w, m) }
+}
+
+// tryMessage tries a message until it has its own result: alone if it may kill its worker.
+func (h *Handler) tryMessage(ctx context.Context, m *triggers.Message, try func(*worker.Worker) ([]byte, error)) ([]byte, error) {
+	if key := h.suspectKey(m); h.pool.suspects.RecordOf(key).RunsAlone() {
+		return h.pool.suspects.RunAlone(ctx, key, try)
+	}
+	return h.retryLost(ctx, m, try, nil, &worker.Loss{Again: true})
 }
 
 // Start implements handlers.Starter. If the call does not end normally, for example because of a
@@ -88,11 +96,14 @@ func (h *Handler) Start(ctx context.Context, m *triggers.Message, to handlers.Re
 		own.Start(ctx, m, to)
 		return
 	}
-	if h.checkSize(m) == nil && !h.hasState(m) && !h.pool.suspects.RecordOf(h.suspectKey(m)).RunsAlone() {
+	origin := h.originOf(m)
+	if h.checkSize(m, origin) == nil && !h.hasState(m) && !h.pool.suspects.RecordOf(h.suspectKey(m)).RunsAlone() {
 		if w, _, _ := h.pool.roster.leastBusy(); w != nil {
 			c := worker.NewCall(ctx, h.index, m, to, h.follow)
+			c.Origin = origin
+			deadline := c.Deadline // the call may have ended when Submit returns
 			if w.Submit(c) {
-				h.pool.watch.wakeUp()
+				h.pool.watch.wakeUp(deadline)
 				return
 			}
 			c.Free()
@@ -109,26 +120,40 @@ func (h *Handler) suspectKey(m *triggers.Message) suspects.Message {
 // the source, so the call needs a goroutine.
 func (h *Handler) hasState(m *triggers.Message) bool { return h.stateful && m.Session != nil }
 
+// originOf returns the source's own fields of a message, if the function gets them.
+func (h *Handler) originOf(m *triggers.Message) []byte {
+	if !h.origin {
+		return nil
+	}
+	return protocol.EncodeOrigin(m)
+}
+
 // checkSize rejects a message that is too large for a frame.
-func (h *Handler) checkSize(m *triggers.Message) error {
-	if size := protocol.InvokeSize(m); size > h.pool.cfg.MaxFrame {
+func (h *Handler) checkSize(m *triggers.Message, origin []byte) error {
+	size := protocol.InvokeSize(m)
+	if origin != nil {
+		size += 4 + len(origin)
+	}
+	if size > h.pool.cfg.MaxFrame {
 		return handlers.Reject(fmt.Errorf("%w: its frame has %d bytes, and %d is the most", triggers.ErrTooLarge, size, h.pool.cfg.MaxFrame))
 	}
 	return nil
 }
 
-// retryLost tries a message until it has a result of its own. output and err are the result of the
+// retryLost tries a message until it has its own result. output and err are the result of the
 // last try.
-func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []byte, err error) ([]byte, error) {
-	for {
+func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, try func(*worker.Worker) ([]byte, error), output []byte, err error) ([]byte, error) {
+	for again := false; ; {
 		var lost *worker.Loss
 		switch {
 		case !errors.As(err, &lost):
 			return output, err
 		case lost.Again:
 			// The call did not cause the loss.
-			if own := h.quarantineHandler(); own != nil {
+			if own := h.quarantineHandler(); own != nil && !h.TakesBatches() {
 				return own.Handle(ctx, m)
+			} else if own != nil {
+				return nil, fmt.Errorf("its function was moved to other workers: %w", handlers.ErrRunAgain)
 			}
 		case lost.Alone && !lost.Outside:
 			return nil, lost.Err
@@ -136,20 +161,26 @@ func (h *Handler) retryLost(ctx context.Context, m *triggers.Message, output []b
 			if h.pool.cfg.Died != nil {
 				h.pool.cfg.Died(ctx, lost.Err)
 			}
+			if lost.Outside && !lost.Alone && !again {
+				again = true // perhaps none of the calls caused it
+				output, err = h.pool.suspects.RunCohort(ctx, h.suspectKey(m), lost, try)
+				continue
+			}
 			h.pool.suspects.MarkSuspect(h.suspectKey(m))
-			return h.runAlone(ctx, m)
+			return h.pool.suspects.RunAlone(ctx, h.suspectKey(m), try)
 		}
 		w, pickErr := h.pool.roster.pickWorker(ctx)
 		if pickErr != nil {
 			return nil, pickErr
 		}
-		output, err = h.runOn(ctx, w, m)
+		output, err = try(w)
 	}
 }
 
 // runOn runs the function on one worker.
 func (h *Handler) runOn(ctx context.Context, w *worker.Worker, m *triggers.Message) ([]byte, error) {
 	c := worker.NewAwaitedCall(ctx, h.index, m)
+	c.Origin = h.originOf(m)
 	if h.hasState(m) {
 		state, err := m.Session.State(ctx)
 		if err != nil {
@@ -157,17 +188,23 @@ func (h *Handler) runOn(ctx context.Context, w *worker.Worker, m *triggers.Messa
 		}
 		c.Stateful, c.State = true, state
 	}
+	return h.submitCall(w, c)
+}
+
+// submitCall passes a call to a worker, and follows it to its end.
+func (h *Handler) submitCall(w *worker.Worker, c *worker.Call) ([]byte, error) {
 	if !w.Submit(c) {
 		return nil, &worker.Loss{Err: errors.New("the worker is gone"), Again: true}
 	}
-	h.pool.watch.wakeUp()
+	h.pool.watch.wakeUp(c.Deadline)
 	return h.awaitCall(w, c, <-c.Replies())
 }
 
 // followCall implements worker.Follow.
 func (h *Handler) followCall(w *worker.Worker, c *worker.Call, first worker.Reply, to handlers.ResultSink) {
 	output, err := h.awaitCall(w, c, first)
-	to.SetResult(h.retryLost(c.Context(), c.Message, output, err))
+	ctx, m := c.Context(), c.Message
+	to.SetResult(h.retryLost(ctx, m, h.tryOf(ctx, m), output, err))
 }
 
 // awaitCall follows a call from its first reply to its end.
@@ -181,6 +218,9 @@ func (h *Handler) awaitCall(w *worker.Worker, c *worker.Call, r worker.Reply) ([
 		r = h.awaitCancelled(w, c)
 	}
 	if lost := r.Lost; lost != nil {
+		if len(c.Batch) > 1 {
+			return nil, h.judgeLostBatch(w, c, cancelled, lost)
+		}
 		if lost.Alone && !lost.Again && !lost.Outside {
 			registry.MarkKiller(m)
 		}
@@ -189,8 +229,11 @@ func (h *Handler) awaitCall(w *worker.Worker, c *worker.Call, r worker.Reply) ([
 		}
 		return nil, registry.JudgeLost(m, lost)
 	}
-	output, err := r.HandlerResult(c.Context())
-	if r.Status == protocol.State {
+	var output []byte
+	var err error
+	if c.Batch != nil {
+		*c.BatchResult, err = r.ReadBatch()
+	} else if output, err = r.HandlerResult(c.Context()); r.Status == protocol.State {
 		output, err = setState(c, r)
 	}
 	if err != nil && cancelled != nil && (!errors.Is(err, handlers.ErrNotTried) || c.IsExcused(w, time.Now())) {

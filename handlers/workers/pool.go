@@ -15,11 +15,13 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/spare"
 	"github.com/drover-run/drover/handlers/workers/suspects"
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
@@ -34,6 +36,7 @@ type Pool struct {
 	slots      *poolSlots
 	launcher   *launcher
 	suspects   *suspects.Registry
+	spare      *spare.Keeper
 	blocks     *blocks
 	quarantine quarantine
 	watch      watch
@@ -56,18 +59,26 @@ func New(cfg Config) *Pool {
 	}
 	p.slots = &poolSlots{roster: &p.roster, settings: p.settings, code: p.code, sync: handlers.NewSlots(0), async: handlers.NewSlots(0)}
 	p.launcher = &launcher{
-		starter: &process.Starter{Command: cfg.Command, Confine: cfg.Confine, Log: log},
+		starter: &process.Starter{Command: cfg.Command, Confine: cfg.Confine, Terminal: cfg.Terminal, Log: log},
 		group: worker.NewGroup(worker.Config{
 			App: cfg.App, Functions: cfg.Functions, MaxFrame: cfg.MaxFrame,
-			Unmeasured: cfg.Unmeasured, WatchLoop: cfg.OnBlocked != BlockedOff, Log: log,
+			Unmeasured: cfg.Unmeasured, WatchLoop: cfg.OnBlocked != BlockedOff, Debugged: cfg.Terminal != nil, Log: log,
 			Settings: p.settings.current, Changed: p.roster.wakeReconciler, RoomChanged: p.slots.resizeSlots, Retired: p.roster.countRestart, Blocked: p.handleBlock,
 			Lagged: cfg.Lagged, Blocking: cfg.Blocking, Imported: cfg.Imported,
 		}),
 		log: log,
 	}
-	p.suspects = suspects.New(cfg.Functions, p.startIsolated, cfg.StartTimeout, log)
+	if cfg.Spare.Keep {
+		p.spare = spare.New(spare.Config{
+			Start: p.launcher.startWorker, StartTimeout: cfg.StartTimeout, After: cfg.Spare.After, Fits: cfg.Spare.Fits,
+			Changed: p.roster.wakeReconciler, Log: log,
+		})
+	}
+	p.suspects = suspects.New(suspects.Config{
+		Functions: cfg.Functions, Start: p.startIsolated, TakeSpare: p.spare.Take, ReturnSpare: p.spare.Return, StartTimeout: cfg.StartTimeout, Log: log,
+	})
 	p.quarantine = quarantine{pool: p, moving: make(map[string]bool)}
-	p.watch = watch{workers: p.allWorkers, log: log, busy: make(chan struct{}, 1)}
+	p.watch = newWatch(p.allWorkers, log)
 	return p
 }
 
@@ -103,7 +114,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	defer watch.Wait()
 	defer stopWatch()
 	defer p.stopAll()
-	reconciler := newReconciler(&p.roster, p.code, p.slots, p.launcher, &p.cfg)
+	reconciler := newReconciler(&p.roster, p.code, p.slots, p.launcher, p.spare, &p.cfg)
 	defer reconciler.stop()
 	reconciler.run(ctx)
 	return nil
@@ -142,6 +153,14 @@ func (p *Pool) allWorkers() []*worker.Worker {
 		all = append(all, m.Worker)
 	}
 	return append(all, p.suspects.Workers()...)
+}
+
+// Interrupt sends SIGINT to the workers of a pool, as Ctrl-C does in a terminal. A worker without a
+// terminal ignores it.
+func Interrupt(p *Pool) {
+	for _, w := range p.allWorkers() {
+		w.Process.Signal(syscall.SIGINT)
+	}
 }
 
 // handleBlock handles a block of an event loop.
@@ -230,6 +249,7 @@ func (p *Pool) RenewWorkers(all bool) {
 			renewed = true
 		}
 	}
+	p.spare.Drop(func(w *worker.Worker) bool { return all || w.LoadedWith() != threads })
 	if renewed {
 		p.slots.resizeSlots()
 		p.roster.wakeReconciler()

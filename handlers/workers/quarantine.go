@@ -17,8 +17,8 @@ import (
 const finishing = time.Second
 
 // quarantine moves a function that blocks the event loop repeatedly. If the function waits,
-// it runs in threads of the workers, each with a loop of its own, so that other functions can run
-// meanwhile. If it computes, it gets worker processes of its own: a second pool, which
+// it runs in threads of the workers, each with its own loop, so that other functions can run
+// meanwhile. If it computes, it gets its own worker processes: a second pool, which
 // lives as long as the first. There it blocks only its own calls.
 type quarantine struct {
 	pool  *Pool
@@ -104,7 +104,7 @@ func (q *quarantine) startMove(function string, why Blocked) {
 	cfg.Settings = p.Settings()
 	cfg.Settings.Processes = max(workersFor(cfg.Settings.Processes), 1)
 	cfg.OnBlocked = BlockedWarn
-	cfg.Reaper, cfg.Template, cfg.Lagged = p.launcher.starter.Reaper, false, nil
+	cfg.Reaper, cfg.Template, cfg.Spare, cfg.Lagged = p.launcher.starter.Reaper, false, Spare{}, nil
 	own := New(cfg)
 	own.blocks = p.blocks
 	q.pools.Go(func() { _ = own.Run(life) }) // Run returns no error
@@ -151,7 +151,7 @@ func (q *quarantine) moveFunction(ctx context.Context, index uint16, own *Pool, 
 	for _, m := range members {
 		m.RevokeUnstarted(index)
 	}
-	p.log.LogAttrs(ctx, slog.LevelWarn, "function quarantined, since it blocks the event loop: it has worker processes of its own until a reload or a restart replaces the app's workers",
+	p.log.LogAttrs(ctx, slog.LevelWarn, "function quarantined, since it blocks the event loop: it has its own worker processes until a reload or a restart replaces the app's workers",
 		slog.String("function", function), slog.String("place", why.Place), slog.Int("workers", own.Settings().Processes), slog.String("instead", why.Advice()))
 	q.replaceWorkers(ctx, members, index, began)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/handlers/workers/spare"
+	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
 const (
@@ -47,6 +49,10 @@ type reconciler struct {
 
 	recycler recycler
 
+	spare     *spare.Keeper // nil: the pool has no spare worker
+	spareDue  time.Time     // when the spare worker must be checked again; zero: when something changes
+	idleDeath bool          // in this step a worker was found that died with no call in flight
+
 	useTemplate    bool    // if it is possible
 	template       *member // nil if there is none
 	templateDeaths int     // templates in a row that ended
@@ -54,9 +60,9 @@ type reconciler struct {
 	stopping sync.WaitGroup // workers that are being stopped
 }
 
-func newReconciler(roster *roster, code *code, room *poolSlots, launcher *launcher, cfg *Config) *reconciler {
+func newReconciler(roster *roster, code *code, room *poolSlots, launcher *launcher, spare *spare.Keeper, cfg *Config) *reconciler {
 	return &reconciler{
-		roster: roster, code: code, slots: room, launcher: launcher,
+		roster: roster, code: code, slots: room, launcher: launcher, spare: spare,
 		startTimeout: cfg.StartTimeout, log: launcher.log,
 		restartBackoff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)),
@@ -75,9 +81,11 @@ func (r *reconciler) run(ctx context.Context) {
 		} else if r.recycler.limits.needsTimer() {
 			wait = recycleEvery
 		}
-		if !r.recycler.nextDue.IsZero() {
-			until := max(time.Until(r.recycler.nextDue), time.Millisecond)
-			if wait == 0 || until < wait {
+		for _, due := range []time.Time{r.recycler.nextDue, r.spareDue} {
+			if due.IsZero() {
+				continue
+			}
+			if until := max(time.Until(due), time.Millisecond); wait == 0 || until < wait {
 				wait = until
 			}
 		}
@@ -94,8 +102,9 @@ func (r *reconciler) run(ctx context.Context) {
 	}
 }
 
-// stop stops the template, and returns when all stopping workers have ended.
+// stop stops the template and the spare worker, and returns when all stopping workers have ended.
 func (r *reconciler) stop() {
+	r.spare.Stop()
 	if r.template != nil {
 		r.template.Stop()
 	}
@@ -103,7 +112,7 @@ func (r *reconciler) stop() {
 }
 
 func (r *reconciler) step() {
-	r.recycler.nextDue = time.Time{}
+	r.recycler.nextDue, r.idleDeath = time.Time{}, false
 	members, wanted := r.roster.snapshot()
 	if r.roster.waiting.Load() > 0 {
 		wanted = max(wanted, 1) // a call waits: the worker must not be stopped while it starts
@@ -132,7 +141,7 @@ func (r *reconciler) step() {
 	active -= r.retireWorkers(left, active-wanted)
 	now := time.Now()
 	for ; able && !disabled && active < wanted && !now.Before(r.nextStart); active++ {
-		w, err := r.launcher.startWorker()
+		w, err := r.startMember()
 		if err != nil {
 			r.log.Error("cannot start a worker; will try again", "error", err)
 			r.nextStart = now.Add(r.restartBackoff.NextBackOff())
@@ -146,6 +155,21 @@ func (r *reconciler) step() {
 	}
 	r.roster.setMembers(left)
 	r.slots.resizeSlots()
+	r.spareDue = r.spare.Step(now, spare.Pool{
+		Wanted: wanted > 0 && !disabled && !r.useTemplate, Settled: r.roster.isSettled(), PIDs: r.roster.stats().PIDs,
+	})
+}
+
+// startMember starts a worker of the pool. The spare worker takes the place of one that died idle. If it died
+// with calls in flight, the spare worker runs those.
+func (r *reconciler) startMember() (*worker.Worker, error) {
+	if r.idleDeath {
+		r.idleDeath = false
+		if w := r.spare.Take(); w != nil {
+			return w, nil
+		}
+	}
+	return r.launcher.startWorker()
 }
 
 // checkMember checks one worker and reports whether it stays.
@@ -158,6 +182,7 @@ func (r *reconciler) checkMember(m *member) bool {
 		return false
 	}
 	r.deathCauses = append(r.deathCauses, m.Cause)
+	r.idleDeath = r.idleDeath || m.LostCalls == 0
 	if r.code.loadFailure() != nil || r.countFailedStart(m) {
 		return false
 	}
@@ -194,14 +219,14 @@ func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 }
 
 // scheduleRestart sets when the next process is started after one has died. It starts at once if
-// the dead one had answered calls: a call in flight has killed it, and isolation finds that call.
-// It also starts at once after an occasional death. It backs off if processes die in a row without
-// answering calls.
+// the dead one had calls in flight: one of them may have killed it, and isolation finds that call. It
+// also starts at once if the dead one had answered calls, or after an occasional death. It backs off
+// if processes die in a row at their start, or idle without ever having answered a call.
 func (r *reconciler) scheduleRestart(what string, m *member, lived time.Duration) {
 	now, delay := time.Now(), time.Duration(0)
 	_, answered := m.CallCounts()
 	switch {
-	case answered > 0:
+	case answered > 0, m.LostCalls > 0:
 		r.nextStart = now
 	case now.Sub(r.lastCrash) > healthy:
 		r.restartBackoff.Reset()

@@ -51,7 +51,7 @@ func TestRecycleLimits(t *testing.T) {
 	}
 }
 
-// Workers that started together do not come to their limits together.
+// Workers that started together do not reach their limits together.
 func TestRecycleLimitsDiffer(t *testing.T) {
 	limits := make(map[int]bool)
 	for range 100 {

@@ -147,7 +147,7 @@ func (r *roster) isSettled() bool {
 	return s.Ready >= s.Wanted && s.Retiring == 0
 }
 
-// countRestart counts a worker that was started in place of another.
+// countRestart counts a worker that was started to replace another.
 func (r *roster) countRestart(why process.Cause) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,7 +174,9 @@ type Stats struct {
 	// Quarantined counts the workers of quarantined functions. The other numbers, except for
 	// Restarts and InFlight, do not include them.
 	Quarantined int
-	PIDs        []int // of the ready workers
+	// Spare is 1 if a spare worker has loaded the code; Ready does not include it.
+	Spare int
+	PIDs  []int // of the ready workers
 	// StartUp is how long a recent worker took to load the code.
 	StartUp time.Duration
 	// Template is set if workers are forked, and Forkable if they could be. Unforked is why

@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
-// A pool that is not running has no workers: what a call gets then, and what room there is.
+// A pool that is not running has no workers: the error of a call, and the free slots.
 func newIdlePool(processes int) *Pool {
 	return New(Config{
 		Functions: []Function{{Name: "f"}}, Log: slog.New(slog.DiscardHandler),
@@ -56,7 +56,7 @@ func TestPickWithoutAWorker(t *testing.T) {
 	}
 }
 
-// The first call of a pool without workers has one started.
+// The first call of a pool without workers starts one.
 func TestPickStartsAWorker(t *testing.T) {
 	p := newIdlePool(1)
 	p.Scale(0)
@@ -97,7 +97,7 @@ func TestRoomWithoutWorkers(t *testing.T) {
 	}
 }
 
-// Set leaves what is 0 as it is. A function moves back from threads once.
+// Set keeps settings for which 0 is passed. A function moves back from threads only once.
 func TestSettings(t *testing.T) {
 	p := newIdlePool(2)
 	p.ApplySettings(Settings{Threads: 5})
@@ -114,7 +114,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// The code is known from the first worker that has loaded it.
+// The code is known once the first worker has loaded it.
 func TestReady(t *testing.T) {
 	p := newIdlePool(1)
 	ctx, cancel := context.WithCancel(t.Context())

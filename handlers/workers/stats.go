@@ -13,6 +13,9 @@ func (p *Pool) Stats() Stats {
 	s := p.roster.stats()
 	s.Template, s.Unforked = p.launcher.forkState()
 	_, s.Forkable = p.code.capabilities()
+	if p.spare.IsReady() {
+		s.Spare = 1
+	}
 	for _, q := range p.quarantine.movedFunctions() {
 		own := q.pool.Stats()
 		s.Quarantined += own.Ready + own.Starting
@@ -24,7 +27,7 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// Usage returns what the pool's processes use. It reads several files in /proc per process.
+// Usage returns the resource usage of the pool's processes. It reads several files in /proc per process.
 func (p *Pool) Usage() process.Usage {
 	u := p.launcher.starter.Usage()
 	for _, q := range p.quarantine.movedFunctions() {

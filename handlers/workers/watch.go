@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	// watchEvery is how often the contexts of calls in flight are checked, so a timeout is
+	// watchEvery is how often the contexts of calls in flight are checked, so a cancellation is
 	// detected at most this late. A timer per call would cost more than the call.
-	watchEvery = 20 * time.Millisecond
+	watchEvery = 100 * time.Millisecond
+	// watchSoon is the shortest time between two checks: how late a timeout is detected at most.
+	watchSoon = 20 * time.Millisecond
 	// standstill is the delay of a check after which the daemon counts as suspended: it was
 	// stopped, the machine slept, or it got no processor time.
 	standstill = time.Second
@@ -28,12 +30,25 @@ type watch struct {
 	log     *slog.Logger
 	busy    chan struct{} // signals calls in flight
 	awake   atomic.Bool   // they are already watched
+	next    atomic.Int64  // when they are checked next, by the clock in ns
+	sooner  chan struct{} // signals that a call times out before that
 }
 
-// wakeUp is called after a call was submitted.
-func (w *watch) wakeUp() {
+func newWatch(all func() []*worker.Worker, log *slog.Logger) watch {
+	return watch{workers: all, log: log, busy: make(chan struct{}, 1), sooner: make(chan struct{}, 1)}
+}
+
+// wakeUp is called after a call was submitted. deadline is the call's; zero: it has none.
+func (w *watch) wakeUp(deadline time.Time) {
 	if !w.awake.Load() && w.awake.CompareAndSwap(false, true) {
+		w.next.Store(time.Now().Add(watchEvery).UnixNano())
 		w.busy <- struct{}{}
+	}
+	if !deadline.IsZero() && deadline.UnixNano() < w.next.Load() {
+		select {
+		case w.sooner <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -49,48 +64,73 @@ func (w *watch) watchCalls(ctx context.Context) {
 			return
 		}
 		w.awake.Store(false)
-		if w.checkCalls(time.Now()) { // a call was submitted between the check and the store
-			w.wakeUp()
+		if busy, _ := w.checkCalls(time.Now()); busy { // a call was submitted between the check and the store
+			w.wakeUp(time.Time{})
 		}
 	}
 }
 
 // watchUntilIdle watches until nothing is in flight. It returns false if ctx ends first.
 func (w *watch) watchUntilIdle(ctx context.Context) bool {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
 	began := time.Now()
 	last, spare := began, began // the time of the last check, and the time until which calls are spared
-	for busy := true; busy; {
+	check := time.NewTimer(w.schedule(began, began.Add(watchEvery)))
+	defer check.Stop()
+	for {
 		select {
-		case <-tick.C:
-			now := time.Now() // the time of the tick may be old
-			if gap := now.Sub(last); gap > standstill {
-				w.addStandstill(gap)
-				began, spare = now, now.Add(catchUp)
+		case <-w.sooner:
+			if now := time.Now(); w.next.Load() > now.Add(watchSoon).UnixNano() {
+				check.Reset(w.schedule(now, now))
 			}
-			last = now
-			if now.Before(spare) {
-				continue
-			}
-			busy = w.checkCalls(now)
-			for _, one := range w.workers() {
-				one.CheckHeartbeat(now, began)
-			}
+			continue
+		case <-check.C:
 		case <-ctx.Done():
 			return false
 		}
+		now := time.Now() // the time of the tick may be old
+		if gap := now.Sub(last); gap > standstill {
+			w.addStandstill(gap)
+			began, spare = now, now.Add(catchUp)
+		}
+		last = now
+		if now.Before(spare) {
+			check.Reset(w.schedule(now, spare))
+			continue
+		}
+		w.next.Store(now.Add(watchEvery).UnixNano()) // for calls that are submitted during the check
+		busy, next := w.checkCalls(now)
+		worker.Relieve(w.workers(), now)
+		for _, one := range w.workers() {
+			one.CheckHeartbeat(now, began)
+		}
+		if !busy {
+			return true
+		}
+		check.Reset(w.schedule(time.Now(), next))
 	}
-	return true
 }
 
-// checkCalls cancels the calls whose context ended. It reports whether any are in flight.
-func (w *watch) checkCalls(now time.Time) (busy bool) {
+// schedule sets the time of the next check, for a call that is due at a time, and returns how long
+// to wait for it.
+func (w *watch) schedule(now, due time.Time) time.Duration {
+	wait := min(max(due.Sub(now), watchSoon), watchEvery)
+	w.next.Store(now.Add(wait).UnixNano())
+	return wait
+}
+
+// checkCalls cancels the calls whose context ended. It reports whether any are in flight, and when
+// the next one times out, if that is within watchEvery.
+func (w *watch) checkCalls(now time.Time) (busy bool, next time.Time) {
+	next = now.Add(watchEvery)
 	for _, one := range w.workers() {
-		busy = one.CancelExpired(now) || busy
+		has, earliest := one.CancelExpired(now)
+		busy = busy || has
+		if !earliest.IsZero() && earliest.Before(next) {
+			next = earliest
+		}
 		one.CheckBlock(now)
 	}
-	return busy
+	return busy, next
 }
 
 // addStandstill handles a standstill of the daemon: it makes no call late, and no worker silent.

@@ -75,7 +75,7 @@ type Decision struct {
 	Limits map[string]int
 	// Phase is one of the phases in the package doc.
 	Phase string
-	// Note is the reason, for people.
+	// Note is the reason, as text.
 	Note string
 	// Undone are the changes that are reverted because calls failed under them.
 	Undone []Undone

@@ -65,7 +65,7 @@ const (
 	limitsRow = 12
 )
 
-// newClimber returns a climber with what an earlier one has learned.
+// newClimber returns a climber with the results of an earlier one.
 func newClimber(learned Learned) *climber {
 	c := &climber{rules: rules{profiles: profile.Profiles{}}, window: newWindow(), now: request{phase: PhaseStart}}
 	c.memory.perWorker, c.memory.perCall = float64(learned.PerWorker), float64(learned.PerCall)
@@ -141,7 +141,7 @@ func (c *climber) takeSample(s Sample, seconds float64) {
 		return
 	}
 	if c.now.phase == PhaseIdle {
-		c.now.phase, c.now.note = PhaseHold, "measuring anew, after there was little to do"
+		c.now.phase, c.now.note = PhaseHold, "measuring again after a time with little load"
 	}
 	if c.checkDisturbance(s, seconds) {
 		return
@@ -229,7 +229,7 @@ func (c *climber) checkCores(s Sample) bool {
 	if c.odd++; c.odd < oddRow {
 		return true
 	}
-	note := fmt.Sprintf("%.3g cores may be used, and not %.3g any more", s.Cores, c.cores)
+	note := fmt.Sprintf("%.3g cores may be used, no longer %.3g", s.Cores, c.cores)
 	to := c.best.Settings
 	if to.Processes == pool.WholeCores(c.cores) || to.Processes > pool.WholeCores(s.Cores) {
 		to.Processes = pool.WholeCores(s.Cores)
@@ -305,7 +305,7 @@ func (c *climber) adoptKinds(s Sample) bool {
 	if p.isEqual(c.now.want) || c.guess && p.Settings == c.best.Settings {
 		return false
 	}
-	c.adoptPlan(s, p, PhaseStart, "as the guide has it for "+words)
+	c.adoptPlan(s, p, PhaseStart, "as in the guide for "+words)
 	return true
 }
 
@@ -321,7 +321,7 @@ func (c *climber) updateLimits(s Sample) {
 		return
 	}
 	c.limited, c.best, c.base = 0, to, nil
-	c.requestPlan(s, to, c.now.phase, "more is known of the functions: others are limited")
+	c.requestPlan(s, to, c.now.phase, "new measurements of the functions: others are limited")
 }
 
 // handleIdle handles a sample without a saturated function: trials end, and old measurements are
@@ -339,7 +339,7 @@ func (c *climber) handleIdle(s Sample, counts bool) {
 	if c.memory.over > 0 {
 		return
 	}
-	c.now.phase, c.now.note = PhaseIdle, "there is room for all there is to do"
+	c.now.phase, c.now.note = PhaseIdle, "the workers have capacity for all messages"
 }
 
 // measureBase takes the plan's own throughput as the base, before any step is tried.
@@ -362,7 +362,7 @@ func (c *climber) measureBase(s Sample) {
 func (c *climber) nextStep(s Sample) {
 	if s.At-c.based > stale {
 		c.base = nil
-		c.requestPlan(s, c.best, PhaseClimb, "measuring anew before the next step")
+		c.requestPlan(s, c.best, PhaseClimb, "measuring again before the next step")
 		return
 	}
 	p := stepper{c.rules, &c.search, s, c.best, c.base, &c.memory, c.mix.activeLately(s)}

@@ -56,7 +56,7 @@ func (c *Controller) Decision() Decision {
 	now := c.climber.now
 	d := Decision{Settings: now.want.Settings, Limits: maps.Clone(now.want.limits), Phase: now.phase, Note: now.note, Undone: c.guard.All()}
 	if c.given.IsFixed() {
-		d.Settings, d.Limits, d.Phase, d.Note = c.given.Least, nil, PhaseExplicit, "every number is given"
+		d.Settings, d.Limits, d.Phase, d.Note = c.given.Least, nil, PhaseExplicit, "every number is set"
 	}
 	return d
 }
@@ -116,10 +116,10 @@ func (c *Controller) carryOut(s Sample, o guard.Order) {
 	case guard.Undo:
 		function, failure := c.guard.Suspect()
 		c.held = true
-		c.climber.pinSettings(s, c.guard.Back(c.climber.now.want.Settings), fmt.Sprintf("calls of %s failed right after a change (%s): it is undone, and being checked", function, failure))
+		c.climber.pinSettings(s, c.guard.Back(c.climber.now.want.Settings), fmt.Sprintf("calls of %s failed right after a change (%s): it was reverted, and is being checked", function, failure))
 	case guard.Proved:
 		c.held, c.climber.bounds = false, c.guard.Within(c.given)
-		c.climber.adoptPlan(s, c.climber.makePlan(s, c.climber.best.Settings), PhaseStart, "a change stays undone, since calls failed under it")
+		c.climber.adoptPlan(s, c.climber.makePlan(s, c.climber.best.Settings), PhaseStart, "a change stays reverted, because calls failed after it")
 	case guard.Allow:
 		c.held, c.climber.bounds = false, c.guard.Within(c.given)
 		c.climber.found = nil // it was found without the change that is allowed again

@@ -61,7 +61,7 @@ func TestMixFlips(t *testing.T) {
 	}
 }
 
-// A function may change its kind without changing its name.
+// A function may change its kind but not its name.
 
 func TestNatureFlips(t *testing.T) {
 	cpu, sleep := workloads["CPU"][0], workloads["blocking sleep"][0]
@@ -157,7 +157,7 @@ func TestSlowDrift(t *testing.T) {
 	}
 }
 
-// While slots are free, nothing can be measured about more.
+// While slots are free, the effect of more cannot be measured.
 
 func TestHoldsWhileNotSaturated(t *testing.T) {
 	m := workloads["blocking sleep"][0]
@@ -262,7 +262,7 @@ func TestLateComer(t *testing.T) {
 	}
 }
 
-// A function that computes and waits a little gains by a second thread.
+// A function that computes and waits a little is faster with a second thread.
 
 func TestGapsAreFilled(t *testing.T) {
 	models := []model{{name: "gaps", cpu: 18e-3, wait: 4e-3}}

@@ -18,7 +18,7 @@ func (c *climber) finishSearch(s Sample) {
 	}
 	w.pause, w.every = max(w.pause, firstPause), max(w.every, firstEvery)
 	w.before, w.finished, w.others, w.foundBase = c.best.Settings, s.At, s.Others, c.base
-	note := fmt.Sprintf("nothing is to be gained: %.2g of %.2g cores are used", c.base.perSecond(c.base.cpu), c.base.usableCores())
+	note := fmt.Sprintf("nothing to gain: %.2g of %.2g cores are used", c.base.perSecond(c.base.cpu), c.base.usableCores())
 	if c.now.want.isEqual(c.best) {
 		c.now.phase, c.now.note = PhaseHold, note
 		c.beginHold(s)
@@ -61,7 +61,7 @@ func (c *climber) checkDisturbance(s Sample, seconds float64) bool {
 	used := math.Max(s.CPU+s.Daemon+s.Others, c.base.perSecond(c.base.cpu+c.base.daemon+c.base.others))
 	if off < math.Max(elsewhere, elsewherePart*s.Cores) || used < plenty*s.Cores {
 		if c.watch.strange > 0 && c.now.phase == PhaseDisturbed {
-			c.now.phase, c.now.note = PhaseHold, "others use the machine as before"
+			c.now.phase, c.now.note = PhaseHold, "other programs use the machine as before"
 		}
 		c.watch.strange = 0
 		return false
@@ -80,7 +80,7 @@ func (c *climber) checkDisturbance(s Sample, seconds float64) bool {
 	c.watch.strange = 0
 	c.base, c.trial, c.watch.foundBase = nil, nil, nil
 	c.search.ref = nil
-	c.requestPlan(s, c.best, PhaseDisturbed, "measuring anew beside others")
+	c.requestPlan(s, c.best, PhaseDisturbed, "measuring again while other programs run")
 	return true
 }
 
@@ -117,17 +117,17 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 	case w.off >= changedFor && by < 0 && now.perSecond(now.queue) > c.base.perSecond(c.base.queue)+0.3 && math.Abs(math.Log(cpu)) < changed:
 		// Another program uses the cores. A restart would make it worse.
 		c.base, w.off = now, 0
-		c.now.note = "calls wait for cores that others have; settings stay"
+		c.now.note = "calls wait for cores that other programs use; settings stay"
 	case w.off >= changedFor && (cpu > profile.Otherwise || cpu > 0 && cpu < 1/profile.Otherwise):
-		c.restartFromKinds(s, fmt.Sprintf("calls use %.2g times as much CPU: they do something else now", cpu))
+		c.restartFromKinds(s, fmt.Sprintf("calls use %.2g times as much CPU: their work has changed", cpu))
 	case w.off >= changedFor && since >= w.pause:
 		c.restartSearch(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)), search{})
 	case c.watch.others-c.base.perSecond(c.base.others) > 2*elsewhere && since >= w.pause:
 		c.restartSearch(s, now, "others use less of the machine than when this was found", search{})
 	case since >= max(w.pause, 2*time.Minute) && w.totalDrift(c.base) > drifted:
-		c.restartSearch(s, now, "little by little much has changed", search{})
+		c.restartSearch(s, now, "conditions have changed gradually", search{})
 	case s.At-w.finished >= w.every:
-		c.restartSearch(s, now, "looking again, after a long time", search{})
+		c.restartSearch(s, now, "measuring again after a long time", search{})
 	}
 }
 

@@ -46,7 +46,7 @@ func (w *window) isEnough(slowest float64) bool {
 	return w.lastsFor(soonest, soonWalls, slowest) && w.samples >= 3
 }
 
-// lastsFor reports whether the window has so many seconds, and so many times the slowest call.
+// lastsFor reports whether the window has at least that many seconds, and that many times the slowest call.
 func (w *window) lastsFor(seconds, walls, slowest float64) bool {
 	return w.seconds >= math.Max(seconds, walls*slowest)
 }
@@ -86,7 +86,7 @@ func (c comparison) decideTrial(by, err float64) (verdict, string) {
 	}
 	enough = enough && (c.up || c.now.seconds >= careful)
 	if !c.up && enough && by < likely*err && c.base.cpuHeadroom() < full && c.now.cpuHeadroom() > full {
-		return undone, "the cores are not full any more" // idle cores show sooner than the loss
+		return undone, "the cores are no longer fully used" // idle cores show sooner than the loss
 	}
 	switch {
 	case quick && by+surely*err < -much, enough && by+likely*err < least:

@@ -92,5 +92,5 @@ func (f found) bestRemembered(s Sample, b Bounds, m *memory) (to Settings, fits 
 	case s.MemoryLimit > 0 && need > fill*float64(s.MemoryLimit):
 		return to, false, fmt.Sprintf("the saved settings need %s, and there are %s", inMegabytes(need), inMegabytes(float64(s.MemoryLimit)))
 	}
-	return to, true, "as it was best before the restart"
+	return to, true, "the best settings before the restart"
 }

@@ -156,7 +156,7 @@ func (m *memory) stepDown(p plan, b Bounds, now float64, functions []Function) (
 		next.Settings = b.Clamp(p.With(pool.Processes, p.Processes-1))
 	}
 	if next.Settings == p.Settings {
-		return p, "memory is nearly used up, and there is nothing left to step down", false
+		return p, "memory is nearly used up, and nothing is left to reduce", false
 	}
 	return next, fmt.Sprintf("memory is nearly used up: stepped down to %v", next.Settings), true
 }

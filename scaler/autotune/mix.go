@@ -41,7 +41,7 @@ func (m *mix) markActive(s Sample) {
 	}
 }
 
-// activeLately returns the functions that had work lately.
+// activeLately returns the functions that had work recently.
 func (m *mix) activeLately(s Sample) (functions []Function) {
 	for _, f := range s.Functions {
 		if at, seen := m.seen[f.Name]; seen && s.At-at < recently {

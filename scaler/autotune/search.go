@@ -73,14 +73,13 @@ type stepper struct {
 // needs describes which dimensions could help the busy functions.
 type needs struct {
 	sync, async bool // some functions wait in threads, or on the loop
-	loop        bool // some async functions could use the loop's executor
 	short       bool // calls are so short that the next one must be queued already
 	mixed       bool // functions of different kinds share the cores
 	use         float64
 	any         bool
 }
 
-// findNeeds returns what the busy functions need.
+// findNeeds returns the needs of the busy functions.
 func (p stepper) findNeeds() (n needs) {
 	kinds := map[string]bool{}
 	// Functions that compute may leave the cores idle between two calls.
@@ -100,7 +99,6 @@ func (p stepper) findNeeds() (n needs) {
 		n.short = n.short || short
 		n.sync = n.sync || !f.Async && (!k.Computes() || k.ReleasesGIL || short || gaps)
 		n.async = n.async || f.Async && (!k.NeverAwaits || short || gaps)
-		n.loop = n.loop || f.Async && !k.NeverAwaits
 		if !k.Computes() {
 			n.use += p.profiles.CPUPerCall(f.Name) * p.base.perSecond(l.done)
 		}
@@ -176,9 +174,6 @@ func (p stepper) raiseOrder(n needs) (order []pool.Dim) {
 	if n.async {
 		order = append(order, pool.Coroutines)
 	}
-	if n.loop && !n.sync && (p.base.cpuHeadroom() > idle || p.search.won == pool.Threads) {
-		order = append(order, pool.Threads)
-	}
 	// The dimension that gained last is first.
 	if i := slices.Index(order, p.search.won); i > 0 {
 		order[0], order[i] = order[i], order[0]
@@ -196,8 +191,8 @@ func (p stepper) raiseDimension(d pool.Dim, factor float64, why string) *trial {
 		factor = math.Min(factor, most)
 	}
 	if d == pool.Coroutines && p.search.rose[d] == 0 {
-		// Coroutines may wait for each other where drover cannot measure it, for example for the
-		// loop's threads, and too many of them take long to drain.
+		// Coroutines may wait for each other where drover cannot measure it, for example for a
+		// connection of a client's pool, and too many of them take long to drain.
 		factor = math.Min(factor, doubling)
 	}
 	have := p.best.Get(d)
@@ -252,7 +247,7 @@ func (p stepper) leastNeeded(d pool.Dim) (need float64, why string) {
 		return have, ""
 	}
 	// Halving finds the smallest value in few steps.
-	need, why = have/2, "as much with less"
+	need, why = have/2, "the same throughput with less"
 	functions := p.recent
 	used, useless := false, true
 	model := math.Inf(1)
@@ -271,14 +266,14 @@ func (p stepper) leastNeeded(d pool.Dim) (need float64, why string) {
 		}
 	}
 	switch {
-	case !used && d == pool.Threads: // only the loop's executor uses threads
-		return math.Max(have/2, float64(p.profiles.FirstSettings(functions, p.sample.Cores, p.bounds).Threads)), "the loop's threads"
+	case !used && d == pool.Threads:
+		return 1, "all functions are async"
 	case !used:
 		return 1, "nothing is async"
 	case useless && d == pool.Threads:
-		return 1, "what computes gains nothing by threads"
+		return 1, "functions that compute gain nothing from threads"
 	case useless:
-		return profile.FewCoroutines, "what never awaits gains nothing by coroutines"
+		return profile.FewCoroutines, "functions that never await gain nothing from coroutines"
 	}
 	// The prediction is a lower bound.
 	if !math.IsInf(model, 1) {

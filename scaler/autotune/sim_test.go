@@ -6,14 +6,17 @@ import (
 	"time"
 )
 
-// A model of a pool, small enough to be played for minutes in a blink: in steps of
-// 2 ms, calls go from computing, where they share the cores and each process's GIL,
-// to waiting, and end. How many end in a step is drawn, so rates are as noisy as
-// real ones.
+// A model of a pool that simulates minutes in milliseconds: in steps of 2 ms, calls change from
+// computing, where they share the cores and their process's GIL, to waiting, and then end. The
+// number that ends in a step is random, so rates are as noisy as real ones.
 
 const step = 2 * time.Millisecond
 
-// model is how one function behaves.
+// executorThreads is the maximum number of threads of the loop's executor
+// (handlers/python/worker/drover/executor.py).
+const executorThreads = 512
+
+// model describes how one function behaves.
 type model struct {
 	name     string
 	async    bool
@@ -26,7 +29,7 @@ type model struct {
 	arrivals float64 // calls/s; 0: there is always more to do
 	limit    int
 	timeout  time.Duration
-	down     float64 // what it waits for does so many a second; 0 any number
+	down     float64 // what it waits for handles this many a second; 0: no limit
 }
 
 // world is a machine with one pool on it.
@@ -71,7 +74,7 @@ func newWorld(seed uint64, cores float64, models ...model) *world {
 	return w
 }
 
-// mix replaces what the functions do; what is in flight is forgotten.
+// mix replaces the work of the functions, and forgets the calls in flight.
 func (w *world) mix(models ...model) {
 	w.models = models
 	w.backlog, w.total, w.sum = make([]float64, len(models)), make([]float64, len(models)), make([]Function, len(models))
@@ -92,7 +95,7 @@ func (w *world) clear() {
 	w.usage.cpu, w.usage.daemon, w.usage.queue, w.usage.at = 0, 0, 0, w.now.Seconds()
 }
 
-// apply does what was decided.
+// apply applies the decision.
 func (w *world) apply(s Settings, limits map[string]int) {
 	w.set, w.limits = s, limits
 	for len(w.procs) < s.Processes {
@@ -103,7 +106,7 @@ func (w *world) apply(s Settings, limits map[string]int) {
 	w.procs = w.procs[:s.Processes]
 }
 
-// play lets time pass and returns what was measured.
+// play advances the time and returns the measurements.
 func (w *world) play(d time.Duration) Sample {
 	for end := w.now + d; w.now < end; w.now += step {
 		w.step()
@@ -158,7 +161,7 @@ func (w *world) step() {
 	w.leaked += w.leak * dt
 }
 
-// demand is how many cores the calls of a function could use in a step.
+// demand is the number of cores that the calls of a function could use in a step.
 func (p *proc) demand(m model, i int) float64 {
 	if m.wait == 0 {
 		return p.on[i] // those that end make room for others at once
@@ -166,7 +169,7 @@ func (p *proc) demand(m model, i int) float64 {
 	return math.Min(p.on[i], math.Max(p.on[i]-p.carry[i], 0)*m.cpu/step.Seconds())
 }
 
-// fill hands out the room of a process.
+// fill divides the room of a process among functions.
 func (w *world) fill(p *proc) {
 	for _, async := range []bool{false, true} {
 		for room := w.room(p, async); room >= 1; room-- {
@@ -184,7 +187,7 @@ func (w *world) fill(p *proc) {
 	}
 }
 
-// room is how many calls more a process takes.
+// room is the number of further calls that a process takes.
 func (w *world) room(p *proc, async bool) float64 {
 	room := float64(w.set.Threads)
 	if async {
@@ -221,7 +224,7 @@ func (w *world) begin(p *proc, i int) {
 	p.begins[i] = append(p.begins[i], w.now)
 }
 
-// compute has the calls of a process share what it got.
+// compute divides the CPU time of a process among its calls.
 func (w *world) compute(p *proc, share, dt float64) (ended float64) {
 	var runnable, gil float64
 	loop := 1.0 // the part of the time that the event loop is not blocked
@@ -277,7 +280,7 @@ func (w *world) compute(p *proc, share, dt float64) (ended float64) {
 	return ended
 }
 
-// wait has those that wait come to their end.
+// wait ends waiting calls.
 func (w *world) wait(p *proc, dt float64) (ended float64) {
 	for i, m := range w.models {
 		if p.off[i] == 0 {
@@ -285,7 +288,7 @@ func (w *world) wait(p *proc, dt float64) (ended float64) {
 		}
 		rate := p.off[i] / m.wait
 		if m.parts > 0 {
-			units := math.Min(float64(w.set.Threads), p.off[i]*float64(m.parts))
+			units := math.Min(executorThreads, p.off[i]*float64(m.parts))
 			rate = units / (m.wait / float64(m.parts)) / float64(m.parts)
 		}
 		if m.blocks {
@@ -373,7 +376,7 @@ func (w *world) sample() Sample {
 	return s
 }
 
-// poisson draws a number with that mean.
+// poisson returns a random number with that mean.
 func (w *world) poisson(mean float64) float64 {
 	if mean > 30 {
 		return math.Max(0, math.Round(mean+math.Sqrt(mean)*w.random.NormFloat64()))

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// shop is a pool whose calls wait, and fail as a test has it. It does with each call what
-// the daemon does: messages that fail are tried again after a second, three times in all.
+// shop is a pool whose calls wait, and fail as the test requires. It treats each call like the
+// daemon: messages that fail are retried after a second, three times in all.
 type shop struct {
 	t      *testing.T
 	random *rand.Rand
@@ -79,7 +79,7 @@ func (s *shop) look() {
 	s.sample = Function{}
 }
 
-// play lets time pass.
+// play advances the time.
 func (s *shop) play(d time.Duration) {
 	const tick = 5 * time.Millisecond
 	for end := s.now + d; s.now < end; {
@@ -190,7 +190,7 @@ func TestWhatBreaksInThreadsIsUndone(t *testing.T) {
 	})
 }
 
-// Calls that wait in a worker when the step is taken run after it.
+// Calls that wait in a worker during the step run after it.
 func TestCallsThatWereHandedOutBefore(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, func(s *shop, call shopCall) string {
@@ -233,7 +233,7 @@ func TestWhatIsUndoneIsRemembered(t *testing.T) {
 	}
 }
 
-// Some failures need many calls at once; they come during the climb.
+// Some failures need many calls at once, so they occur during the climb.
 func TestWhatBreaksInACrowdIsUndone(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, func(s *shop, call shopCall) string {
@@ -269,7 +269,8 @@ func TestFailuresAreNoReason(t *testing.T) {
 	})
 }
 
-// An outage just after a step is not attributed to it for good: the climb continues afterwards.
+// An outage directly after a step is not attributed to the step permanently: the climb continues
+// afterwards.
 func TestAnOutageAfterAStep(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		var from time.Duration
@@ -319,7 +320,7 @@ func TestItIsTriedAgainWhenItFailsWithoutTheChange(t *testing.T) {
 	}
 }
 
-// A function that starts to fail for good at the moment of a step uses attempts in the end.
+// A function that starts to fail permanently at the moment of a step uses attempts in the end.
 func TestWhatTrulyFailsIsCharged(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		var from time.Duration
@@ -340,7 +341,7 @@ func TestWhatTrulyFailsIsCharged(t *testing.T) {
 	})
 }
 
-// Failures may come long after their calls began, such as timeouts.
+// Failures may occur long after their calls began, such as timeouts.
 func TestLateFailures(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, nil)
@@ -384,7 +385,7 @@ func TestWhatIsLeftBehindInWorkers(t *testing.T) {
 	})
 }
 
-// A further process may be the cause of failures, too.
+// An additional process may also cause failures.
 func TestWhatBreaksInProcessesIsUndone(t *testing.T) {
 	seeds(t, func(t *testing.T, seed uint64) {
 		s := newShop(t, seed, nil, nil)

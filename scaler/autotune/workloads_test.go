@@ -28,7 +28,7 @@ var workloads = map[string][]model{
 	"async never awaits": {{name: "hog", async: true, cpu: 20e-3}},
 }
 
-// rates are calls/s of each function, over some time.
+// rates are the calls per second of each function, over some time.
 func (w *world) rates(before []float64, d time.Duration) []float64 {
 	out := make([]float64, len(w.total))
 	for i := range out {
@@ -46,7 +46,7 @@ func score(rates []float64) float64 {
 	return math.Exp(sum / float64(len(rates)))
 }
 
-// grid is the best score of all settings in a grid, each played for a while.
+// grid is the best score of all settings in a grid, each simulated for some time.
 func grid(models []model, limits map[string]int, cores float64, b Bounds) (best float64, at Settings) {
 	var sync, async int
 	for _, m := range models {
@@ -79,7 +79,7 @@ func grid(models []model, limits map[string]int, cores float64, b Bounds) (best 
 	return best, at
 }
 
-// run is a controller at work on a world.
+// run is a controller with a simulated world.
 type run struct {
 	*world
 	c       *Controller
@@ -120,7 +120,7 @@ func (r *run) decide(s Sample) {
 	r.apply(d.Settings, d.Limits)
 }
 
-// run lets d pass, and returns the score of each interval between two samples.
+// run simulates a duration, and returns the score of each interval between two samples.
 func (r *run) run(d time.Duration) (scores []float64) {
 	for end := r.now + d; r.now < end; {
 		before := append([]float64(nil), r.total...)
@@ -139,7 +139,7 @@ func mean(x []float64) float64 {
 	return sum / float64(len(x))
 }
 
-// reached returns when the mean of two seconds first reaches want, with the mean of all later
+// reached returns when the mean of two seconds first reaches want, and the mean of all later
 // scores.
 func reached(scores []float64, want float64, tick time.Duration) time.Duration {
 	const over = 8
@@ -172,8 +172,8 @@ func TestWorkloads(t *testing.T) {
 	}
 }
 
-// The reference is a grid in which every cell has the limit, too. The missing part: more processes
-// than cores keep waiting calls from the GIL of computing ones.
+// The reference is a grid in which every cell has the limit, too. The difference: with more
+// processes than cores, waiting calls do not need the GIL of computing ones.
 func TestOppositeKindsAgainstLimits(t *testing.T) {
 	models := workloads["opposite kinds"]
 	best, at := grid(models, map[string]int{"cpu": 1}, 2, testBounds)

@@ -105,7 +105,7 @@ func (r *Reader) lookAtCPU(m *Machine) error {
 	return errors.Join(errs...)
 }
 
-// quotaV2 reads "50000 100000": a quota in µs per period in µs; "max" is no quota.
+// quotaV2 reads "50000 100000": a quota in µs per period in µs; "max" is not a quota.
 func (r *Reader) quotaV2(dir string) (cores float64, err error) {
 	text, err := r.readFile(filepath.Join(dir, "cpu.max"))
 	if err != nil {
@@ -144,7 +144,7 @@ func quotaCores(quota, period string) (cores float64, err error) {
 	q, err := strconv.ParseUint(quota, 10, 63)
 	p, err2 := strconv.ParseUint(period, 10, 63)
 	if err != nil || err2 != nil || q == 0 || p == 0 {
-		return 0, fmt.Errorf("%q of %q µs is no quota", quota, period)
+		return 0, fmt.Errorf("%q of %q µs is not a quota", quota, period)
 	}
 	return float64(q) / float64(p), nil
 }
@@ -224,7 +224,7 @@ func (r *Reader) readLimit(name string) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return math.MaxUint64, fmt.Errorf("%s: %q is no limit", r.path(name), text)
+		return math.MaxUint64, fmt.Errorf("%s: %q is not a limit", r.path(name), text)
 	}
 	return n, nil
 }
@@ -243,7 +243,7 @@ func (r *Reader) usedMemory(g group) (uint64, error) {
 	}
 	used, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %q is no number of bytes", r.path(file), strings.TrimSpace(text))
+		return 0, fmt.Errorf("%s: %q is not a number of bytes", r.path(file), strings.TrimSpace(text))
 	}
 	text, err = r.readFile(filepath.Join(g.dir, "memory.stat"))
 	if err != nil {

@@ -255,7 +255,7 @@ func TestLimitsThatChangeAreNoticed(t *testing.T) {
 	r.affinity = all(4)
 	tr.remove("sys/fs/cgroup/b")
 	want(4, 8*gib)
-	// No groups any more.
+	// The groups are gone.
 	tr.remove("proc/self/cgroup")
 	want(4, 8*gib)
 }

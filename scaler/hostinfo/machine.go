@@ -37,7 +37,7 @@ type Machine struct {
 	// Cores is the number of them that it may use at once: CPUs, or the lowest quota of its
 	// cgroup and those above it. More than 0; 0.5 is half of one.
 	Cores float64
-	// CoresBy is the origin of Cores, for people: a file, or "processors".
+	// CoresBy is the origin of Cores, as text: a file, or "processors".
 	CoresBy string
 	// Busy is the total time that the CPUs were busy since the machine started, for any
 	// program. Time that a hypervisor gave to others is included. The resolution is 10 ms. See
@@ -48,7 +48,7 @@ type Machine struct {
 	// bytes: that of the machine, or the lowest limit of the cgroup and those above it. 0 is
 	// unknown, and then MemoryAvailable is, too.
 	MemoryLimit uint64
-	// MemoryBy is the origin of MemoryLimit, for people: a file, or "memory".
+	// MemoryBy is the origin of MemoryLimit, as text: a file, or "memory".
 	MemoryBy string
 	// MemoryAvailable is the memory that can be used without reclaiming memory in use, in
 	// bytes. Caches of files do not count as in use.

@@ -14,13 +14,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// tree is a root directory that is made up.
+// tree is an artificial root directory.
 type tree struct {
 	t   *testing.T
 	dir string
 }
 
-// newTree has four processors, of which we may use all, and 8 GiB.
+// newTree has four usable processors, and 8 GiB.
 func newTree(t *testing.T) tree {
 	tr := tree{t, t.TempDir()}
 	tr.write("proc/stat", "cpu  20 20 20 999 999 20 20 20 0 0\n"+
@@ -51,7 +51,7 @@ func (tr tree) remove(name string) {
 	}
 }
 
-// unified mounts version 2, and has us in a group of it.
+// unified mounts version 2, with this process in one of its groups.
 func (tr tree) unified(group string) {
 	tr.write("proc/self/cgroup", "0::"+group+"\n")
 	tr.write("proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n")
@@ -69,7 +69,7 @@ func all(n int) func() (map[int]bool, bool) {
 
 func (tr tree) reader() *Reader { return newReader(tr.dir, all(4)) }
 
-// look is one that has nothing to complain of.
+// look reads a machine without problems.
 func (tr tree) look(r *Reader) Machine {
 	tr.t.Helper()
 	m, err := r.ReadMachine()
@@ -129,7 +129,7 @@ func TestNothingToRead(t *testing.T) {
 	}
 }
 
-// A value that cannot be understood is reported, and the rest is still read.
+// A value that cannot be parsed is reported, and the rest is still read.
 func TestGarbage(t *testing.T) {
 	for _, c := range []struct {
 		file, text string
@@ -146,12 +146,12 @@ func TestGarbage(t *testing.T) {
 		{"proc/self/mountinfo", "nonsense\n", "proc/self/mountinfo: ", func(m Machine) bool { return m.Cores == 4 && m.MemoryLimit == 8*gib }},
 		{"proc/pressure/cpu", "some avg10=a lot\n", "proc/pressure/cpu: ", func(m Machine) bool { return math.IsNaN(m.Pressure.CPU) && m.Pressure.Memory == 0.25 }},
 		{"proc/pressure/memory", "full\n", "proc/pressure/memory: ", func(m Machine) bool { return math.IsNaN(m.Pressure.Memory) && m.Pressure.CPU == 12.5 }},
-		{"sys/fs/cgroup/app/cpu.max", "half\n", `/sys/fs/cgroup/app/cpu.max: "half" of "" µs is no quota`, func(m Machine) bool { return m.Cores == 4 && m.MemoryLimit == gib }},
-		{"sys/fs/cgroup/app/cpu.max", "0 100000\n", "is no quota", func(m Machine) bool { return m.Cores == 4 }},
-		{"sys/fs/cgroup/app/cpu.max", "100000 0\n", "is no quota", func(m Machine) bool { return m.Cores == 4 }},
-		{"sys/fs/cgroup/app/cpu.max", "", "is no quota", func(m Machine) bool { return m.Cores == 4 }},
-		{"sys/fs/cgroup/app/memory.max", "-5\n", `memory.max: "-5" is no limit`, func(m Machine) bool { return m.Cores == 0.5 && m.MemoryLimit == 8*gib }},
-		{"sys/fs/cgroup/app/memory.current", "?\n", `memory.current: "?" is no number of bytes`, func(m Machine) bool { return m.MemoryLimit == gib && m.MemoryAvailable == 4*gib }},
+		{"sys/fs/cgroup/app/cpu.max", "half\n", `/sys/fs/cgroup/app/cpu.max: "half" of "" µs is not a quota`, func(m Machine) bool { return m.Cores == 4 && m.MemoryLimit == gib }},
+		{"sys/fs/cgroup/app/cpu.max", "0 100000\n", "is not a quota", func(m Machine) bool { return m.Cores == 4 }},
+		{"sys/fs/cgroup/app/cpu.max", "100000 0\n", "is not a quota", func(m Machine) bool { return m.Cores == 4 }},
+		{"sys/fs/cgroup/app/cpu.max", "", "is not a quota", func(m Machine) bool { return m.Cores == 4 }},
+		{"sys/fs/cgroup/app/memory.max", "-5\n", `memory.max: "-5" is not a limit`, func(m Machine) bool { return m.Cores == 0.5 && m.MemoryLimit == 8*gib }},
+		{"sys/fs/cgroup/app/memory.current", "?\n", `memory.current: "?" is not a number of bytes`, func(m Machine) bool { return m.MemoryLimit == gib && m.MemoryAvailable == 4*gib }},
 	} {
 		tr := newTree(t)
 		tr.unified("/app")

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// The machine that the tests run on.
+// The machine on which the tests run.
 func TestThisMachine(t *testing.T) {
 	r := New()
 	before, err := r.ReadMachine()

@@ -1,6 +1,6 @@
 package local
 
-// Vanish leaves the instances to themselves, as the death of this process would.
+// Vanish abandons the instances, like a sudden end of this process.
 func (p *Provisioner) Vanish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -10,7 +10,7 @@ func (p *Provisioner) Vanish() {
 	p.instances, p.wanted, p.ending = nil, 0, true
 }
 
-// InFlight is what the instance of a process has reported.
+// InFlight is the number that the instance in a process has reported.
 func (p *Provisioner) InFlight(pid int) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -61,7 +61,7 @@ func (p *Provisioner) startInstance(now time.Time) (*instance, error) {
 	i.cmd.Stdout, i.cmd.Stderr = p.cfg.Command.Stdout, p.cfg.Command.Stderr
 	i.cmd.ExtraFiles = []*os.File{theirs, theirUp} // 3 and 4
 	i.cmd.WaitDelay = outputGrace
-	// A process group of its own: a ^C at the terminal reaches only the daemon, which drains
+	// Its own process group: a ^C at the terminal reaches only the daemon, which drains
 	// the instance. A kill of the group also kills its workers.
 	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = i.cmd.Start()

@@ -11,7 +11,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -67,8 +66,8 @@ type Provisioner struct {
 	wanted    int
 	instances []*instance // the oldest first
 	startUp   time.Duration
-	failing   string // why the last start failed
-	once      bool   // an instance was ready
+	failing   error // why the last start failed
+	once      bool  // an instance was ready
 	pause     *backoff.ExponentialBackOff
 	next      time.Time // the earliest time of the next start
 	ending    bool
@@ -97,7 +96,10 @@ func New(cfg Config) *Provisioner {
 func (p *Provisioner) Count(context.Context) (scaler.Count, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := scaler.Count{StartUp: p.startUp, Failing: p.failing}
+	c := scaler.Count{StartUp: p.startUp}
+	if p.failing != nil {
+		c.Failing = p.failing.Error()
+	}
 	for _, i := range p.instances {
 		switch i.state {
 		case starting:
@@ -123,8 +125,20 @@ func (p *Provisioner) Set(_ context.Context, n int) error {
 	return nil
 }
 
-// WaitReady waits until the first instance is ready. It returns the reason if it could not start.
-// Later instances are retried.
+// EndedError reports that an instance ended before it was ready.
+type EndedError struct {
+	ID     int
+	Reason string
+	Status int // the exit status; -1 if it was killed
+}
+
+// Error implements error.
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("instance %d ended before it was ready: %s", e.ID, e.Reason)
+}
+
+// WaitReady waits until the first instance is ready. It returns the reason if it could not start: an
+// *EndedError if its process ended. Later instances are retried.
 func (p *Provisioner) WaitReady(ctx context.Context) error {
 	select {
 	case <-p.first:
@@ -136,7 +150,7 @@ func (p *Provisioner) WaitReady(ctx context.Context) error {
 	if p.once {
 		return nil
 	}
-	return errors.New(p.failing)
+	return p.failing
 }
 
 // ForceStop interrupts the draining instances by a SIGINT, which counts as a second signal soon
@@ -223,7 +237,7 @@ func (p *Provisioner) reconcile() int {
 	for n := p.activeCount(); n < p.wanted && !now.Before(p.next); n++ {
 		i, err := p.startInstance(now)
 		if err != nil {
-			p.notReady(fmt.Sprintf("an instance cannot be started: %v", err), now)
+			p.notReady(fmt.Errorf("an instance cannot be started: %w", err), now)
 			break
 		}
 		p.instances = append(p.instances, i)
@@ -256,7 +270,7 @@ func (p *Provisioner) checkEnded(i *instance, now time.Time) bool {
 	case i.state == draining:
 		p.cfg.Log.Error("an instance was killed while it drained; its messages will be redelivered when their leases expire", "instance", i.id, "error", i.killed)
 	case i.state == starting:
-		p.notReady(fmt.Sprintf("instance %d ended before it was ready: %s", i.id, i.endReason()), now)
+		p.notReady(&EndedError{i.id, i.endReason(), i.cmd.ProcessState.ExitCode()}, now)
 	default:
 		if lived > healthy {
 			p.pause.Reset()
@@ -269,7 +283,7 @@ func (p *Provisioner) checkEnded(i *instance, now time.Time) bool {
 }
 
 // notReady records a failed start, and delays the next. The caller holds mu.
-func (p *Provisioner) notReady(why string, now time.Time) {
+func (p *Provisioner) notReady(why error, now time.Time) {
 	if p.ending {
 		return
 	}
@@ -323,7 +337,7 @@ func (p *Provisioner) handleReport(i *instance, r report) {
 	now := time.Now()
 	p.startUp = now.Sub(i.since)
 	i.state, i.since = ready, now
-	p.failing, p.once = "", true
+	p.failing, p.once = nil, true
 	p.cfg.Log.Info("an instance is ready", "instance", i.id, "pid", i.cmd.Process.Pid, "start_up", p.startUp.Round(time.Millisecond))
 	p.closeFirst()
 	p.wakeUp()

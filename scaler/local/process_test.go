@@ -28,8 +28,8 @@ const (
 	pace     = 5 * time.Millisecond
 )
 
-// asInstance is the variable by which this test's program runs as an instance:
-// its value is how it behaves.
+// asInstance is the variable with which this test's program runs as an instance; its value selects
+// the behavior.
 const asInstance = "DROVER_TEST_INSTANCE"
 
 func TestMain(m *testing.M) {
@@ -49,7 +49,7 @@ type greeting struct {
 	Dir string
 }
 
-// instance is one: SIGUSR1 gives it something to do, SIGUSR2 has it finish that.
+// instance is an instance: SIGUSR1 gives it work, SIGUSR2 finishes the work.
 func instance(how string) error {
 	switch how {
 	case "fails":
@@ -105,7 +105,7 @@ func instance(how string) error {
 	}
 }
 
-// bed has its instances' files in a directory.
+// bed has the files of the instances in a directory.
 type bed struct {
 	dir     string
 	p       *local.Provisioner
@@ -113,7 +113,7 @@ type bed struct {
 	stop    func()
 }
 
-// reports are what instances said of themselves, by ID.
+// reports are the reports of instances, by ID.
 type reports struct {
 	mu   sync.Mutex
 	said map[int]greeting

@@ -138,7 +138,7 @@ func downWhileBusy(t *testing.T, bed Bed) {
 	left := bed.Running(t)
 	slices.Sort(left)
 	if !slices.Equal(left, busy) {
-		t.Errorf("%v are left, of which %v were busy", left, busy)
+		t.Errorf("%v are left, %v of them busy", left, busy)
 	}
 	set(t, p, 0)
 	eventually(t, "both drain", func() bool { return count(t, p).Draining == 2 })

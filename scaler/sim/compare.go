@@ -3,7 +3,7 @@ package sim
 // Comparison has the results of all policies for one trace.
 type Comparison struct {
 	Trace Trace
-	// Bound is the clairvoyant's result; Results are those of the policies, in their order.
+	// Bound is the clairvoyant's result; Results are the policies' results, in order.
 	Bound   Result
 	Results []Result
 }

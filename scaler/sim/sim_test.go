@@ -15,7 +15,7 @@ var ours = scaler.Policy{
 	MinGain: 0.1, Forecast: true, Interval: 5 * time.Second,
 }
 
-// fixed has always as many instances.
+// fixed always has the same number of instances.
 func fixed(n int) Policy {
 	return Policy{Name: "fixed", IdleFirst: true, New: func(Model) Autoscaler { return constant(n) }}
 }
@@ -29,7 +29,7 @@ func constantly(rate float64, length time.Duration, m Model) Trace {
 	return poissonTrace("constant", 1, length, m, func(float64) float64 { return rate })
 }
 
-// The model against what queueing theory says: Erlang's formula for the
+// The model agrees with queueing theory: Erlang's formula for the
 // probability of waiting, and Allen and Cunneen's approximation for service times
 // that are not exponential.
 func TestWaitsAreThoseOfQueueingTheory(t *testing.T) {
@@ -63,7 +63,7 @@ func TestWaitsAreThoseOfQueueingTheory(t *testing.T) {
 	}
 }
 
-// Both ways to count what is in flight agree where both can be used.
+// Both ways to count messages in flight agree if both can be used.
 func TestShortAndLongServiceAgree(t *testing.T) {
 	m := standard
 	m.Service, m.Slots = 1900*time.Millisecond, 4
@@ -92,7 +92,7 @@ func TestEveryMessageIsAccountedFor(t *testing.T) {
 					t.Fatalf("%s, %s, second %d: %v wait, %v instances", trace.Name, p.Name, i, b, r.Instances[i])
 				}
 			}
-			// Work takes its time: nobody is cheaper than that, but for what is left over.
+			// Work takes its time: no policy is cheaper, except for unfinished work.
 			work := (float64(r.Messages) - r.Backlog[len(r.Backlog)-1]) / trace.Model.Capacity()
 			if r.InstanceSeconds < 0.97*work {
 				t.Errorf("%s, %s: %.0f instance-seconds for %.0f seconds of work", trace.Name, p.Name, r.InstanceSeconds, work)
@@ -115,7 +115,8 @@ func TestSameSeedSameRun(t *testing.T) {
 	}
 }
 
-// Those that go finish what they have; past the grace it is handled again.
+// Stopping instances finish their messages; messages that are not done after the grace period are
+// handled again.
 func TestScaleInDrains(t *testing.T) {
 	m := Model{Service: 20 * time.Second, Slots: 1, Grace: time.Minute, MaxAge: time.Hour, Min: 0, Max: 100}
 	trace := Trace{Name: "once", Each: step, Counts: make([]int64, 600)}
@@ -135,7 +136,7 @@ func TestScaleInDrains(t *testing.T) {
 	}
 }
 
-// falling has a hundred instances for two seconds, and then none.
+// falling has a hundred instances for two seconds, and none after that.
 type falling struct{}
 
 func (*falling) DecideEvery() time.Duration { return time.Second }
@@ -146,14 +147,14 @@ func (*falling) DecideUnits(v View) int {
 	return 0
 }
 
-// Idle instances go first with drover.
+// drover stops idle instances first.
 func TestIdleFirst(t *testing.T) {
 	m := Model{Service: time.Minute, Slots: 1, Grace: time.Second, MaxAge: time.Hour, Min: 0, Max: 100}
 	trace := Trace{Name: "once", Each: step, Counts: make([]int64, 300)}
 	trace.Counts[0] = 40
 	half := Policy{Name: "half", New: func(Model) Autoscaler { return &halving{} }}
 	if r := Run(trace, m, half, 1); r.Interrupted == 0 {
-		t.Error("half of the instances went, whoever they were, and nothing was interrupted")
+		t.Error("half of the instances stopped, regardless of their work, and nothing was interrupted")
 	}
 	half.IdleFirst = true
 	if r := Run(trace, m, half, 1); r.Interrupted != 0 {
@@ -190,7 +191,7 @@ func TestTaut(t *testing.T) {
 	}
 }
 
-// Nobody who keeps the age target is cheaper than the clairvoyant.
+// No policy that keeps the age target is cheaper than the clairvoyant.
 func TestClairvoyantIsABound(t *testing.T) {
 	for _, trace := range Traces(5) {
 		c := Compare(trace, append([]Policy{Drover(ours)}, Peers()...), 5)
@@ -205,8 +206,7 @@ func TestClairvoyantIsABound(t *testing.T) {
 	}
 }
 
-// What the policy is for, on each of three sets of traces: the figures of
-// docs/scaling.md.
+// The targets of the policy, for each of three sets of traces: the figures in docs/scaling.md.
 func TestDroverAgainstItsPeers(t *testing.T) {
 	for seed := range uint64(3) {
 		cost, late, bound := make(map[string]float64), make(map[string]int64), 0.0
@@ -242,7 +242,7 @@ func TestConstantLoadMakesNoTurns(t *testing.T) {
 	t.Logf("changes of direction in ten minutes: %.2f at worst, %.2f on average of %d rates", float64(worst)/12, float64(sum)/12/float64(rates), rates)
 }
 
-// A day at ten thousand instances, and more than 10^9 messages.
+// A day with ten thousand instances, and more than 10^9 messages.
 func TestLarge(t *testing.T) {
 	m := standard
 	m.Service, m.Slots, m.Max = 4*time.Second, 64, 10_000

@@ -36,8 +36,8 @@ func NewBuffer[M any](l sync.Locker) *Buffer[M] {
 	return &Buffer[M]{L: l, arrived: make(chan struct{}, 1)}
 }
 
-// Receive waits for at least one message, and returns up to limit of them. The error is that of
-// Fail, ctx.Err(), or Closed. It is returned only without messages.
+// Receive waits for at least one message, and returns up to limit of them. Without messages it returns an
+// error: the error of Fail, ctx.Err(), or Closed.
 func (b *Buffer[M]) Receive(ctx context.Context, limit int) ([]*triggers.Delivery, error) {
 	for {
 		if b.closed {

@@ -80,7 +80,7 @@ func TestBufferRemoves(t *testing.T) {
 	}
 }
 
-// Receive waits, and returns what comes first: messages, an error, or the end of its context.
+// Receive waits until there are messages, an error, or the end of its context.
 func TestBufferReceive(t *testing.T) {
 	broken := errors.New("the source is broken")
 	for name, test := range map[string]struct {

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"sync"
 	"time"
+
+	"github.com/drover-run/drover/triggers/lease/record"
 )
 
 // MaxConcurrent bounds the requests for leases that run at once: each takes a round trip.
@@ -21,8 +23,8 @@ const minRetry = 100 * time.Millisecond
 // to another receiver, or the message no longer exists.
 var ErrLost = errors.New("the lease was lost")
 
-// Keeper renews leases until they are untracked. Run is called once, in a goroutine of its own.
-// Track, Untrack, All and Len are called with L locked, the other methods without.
+// Keeper renews leases until they are untracked. Run is called once, in its own goroutine.
+// Track, Untrack, Unrecord, All and Len are called with L locked, the other methods without.
 type Keeper[M any] struct {
 	// L is the source's lock. It guards the Keeper and all of its items.
 	L sync.Locker
@@ -32,6 +34,8 @@ type Keeper[M any] struct {
 	// Due returns when a message is due next. It is called with L locked, also for lost
 	// leases, and returns the zero time for never. Nil: when the lease must be renewed.
 	Due func(m M, now time.Time) time.Time
+	// Record has the leases for the next daemon; nil records none.
+	Record *record.Source
 	// Lost is called once when the lease of a tracked message was lost, before the
 	// Delivery is revoked. L is not locked.
 	Lost func(m M)
@@ -54,6 +58,7 @@ func (k *Keeper[M]) Track(i *Item[M]) {
 	i.prev, i.next = k.ring.prev, &k.ring
 	i.prev.next, k.ring.prev = i, i
 	k.count++
+	k.record(i)
 	if k.check.IsZero() || i.renewAt.Before(k.check) {
 		signal(k.wake)
 	}
@@ -67,6 +72,21 @@ func (k *Keeper[M]) Untrack(i *Item[M]) {
 	i.prev.next, i.next.prev = i.next, i.prev
 	i.prev, i.next = nil, nil
 	k.count--
+	k.Record.Drop(&i.entry)
+}
+
+// record records a lease from Begin, or a renewal, on; L is locked.
+func (k *Keeper[M]) record(i *Item[M]) {
+	if i.token != "" {
+		k.Record.Hold(&i.entry, i.id, i.token, i.expires)
+	}
+}
+
+// Unrecord removes a lease from the record until it is untracked: its message must not be redelivered
+// before the lease expires.
+func (k *Keeper[M]) Unrecord(i *Item[M]) {
+	i.SetToken("", "")
+	k.Record.Drop(&i.entry)
 }
 
 // Len is the number of leases.
@@ -149,6 +169,9 @@ func (k *Keeper[M]) Renew(ctx context.Context, i *Item[M], renew func(context.Co
 		return
 	}
 	i.extend(before)
+	if i.Tracked() {
+		k.record(i)
+	}
 }
 
 // Revoke ends a lease that was lost. It does nothing if the lease is not tracked: its message was
@@ -157,6 +180,7 @@ func (k *Keeper[M]) Revoke(i *Item[M]) {
 	k.L.Lock()
 	tracked := i.Tracked()
 	i.lost = true
+	k.Record.Drop(&i.entry)
 	k.L.Unlock()
 	if tracked {
 		k.Lost(i.owner)

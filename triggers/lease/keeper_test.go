@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// leased is a message of a source whose renewals a test decides.
+// leased is a message whose renewals the test controls.
 type leased struct {
 	Item[*leased]
 	message triggers.Message
@@ -132,7 +132,7 @@ func TestUntracked(t *testing.T) {
 	})
 }
 
-// A source may have something else to do with a message than to renew its lease.
+// A source may do something else with a message instead of renewing its lease.
 func TestDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource(t)

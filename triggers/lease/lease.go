@@ -20,7 +20,10 @@
 //     is renewed. Messages of a session have no locks of their own: the session has one, which
 //     the session renews.
 //   - NATS renews by publishing, without a response. A lost lease is never reported; it is
-//     found when the stream or the consumer was recreated. So natsjs has a list of its own.
+//     found when the stream or the consumer was recreated. So natsjs has its own list.
+//
+// A Keeper records the leases, so that the next daemon can release them if this one is killed:
+// see package record, and ReleaseLeft.
 //
 // A Keeper and a Buffer have no lock of their own. The source's lock, L, guards both, so that a
 // message costs no further lock.
@@ -30,6 +33,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
 )
 
 // Item is the part of a leased message that a Keeper and a Buffer need. A source embeds it in
@@ -43,6 +47,9 @@ type Item[M any] struct {
 	expires         time.Time // if it is not renewed
 	lost            bool
 	prev, next      *Item[M] // of a Keeper; nil: not tracked
+
+	entry     record.Entry
+	id, token string // empty: the lease is not recorded
 }
 
 // Init initializes a zero Item, and its Delivery.
@@ -50,6 +57,10 @@ func (i *Item[M]) Init(owner M, m *triggers.Message, by triggers.Lease) {
 	i.owner = owner
 	i.Delivery.Init(m, by)
 }
+
+// SetToken sets the token that releases the lease, for the record of leases. It is called before
+// Track, and by the renew function of Keeper.Renew if a renewal changes the token.
+func (i *Item[M]) SetToken(id, token string) { i.id, i.token = id, token }
 
 // Begin sets the term of the lease: duration, starting at from. The lease is renewed at half of
 // that, and at the latest after every; 0 means no such limit. Begin is called before Track.

@@ -1,5 +1,6 @@
 // Package memory is a queue within the process. It serves tests of functions and of drover
-// itself, and is the simplest example of a trigger. Its messages end with the process.
+// itself, and is the simplest example of a trigger. Its messages are lost when the process ends. The
+// package is stable. Tests of functions use package daemon/drovertest, which has such queues.
 package memory
 
 import (
@@ -53,7 +54,10 @@ func New(lease time.Duration) *Queue {
 
 // Send adds a message. It sets ID and Enqueued if they are zero, and ignores Attempt. The
 // body is not copied.
-func (q *Queue) Send(m triggers.Message) {
+func (q *Queue) Send(m triggers.Message) { q.sendAfter(m, 0) }
+
+// sendAfter is Send, with a delay. It returns the message's ID.
+func (q *Queue) sendAfter(m triggers.Message, delay time.Duration) string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.next++
@@ -61,10 +65,11 @@ func (q *Queue) Send(m triggers.Message) {
 		m.ID = fmt.Sprint(q.next)
 	}
 	if m.Enqueued.IsZero() {
-		m.Enqueued = time.Now()
+		m.Enqueued = time.Now().Add(max(delay, 0))
 	}
 	m.Attributes = maps.Clone(m.Attributes)
-	q.add(&entry{message: m, sequence: uint64(q.next)})
+	q.addAfter(&entry{message: m, sequence: uint64(q.next)}, delay)
+	return m.ID
 }
 
 // Dead returns the messages rejected so far.
@@ -178,6 +183,15 @@ func (l *lease) Settle(_ context.Context, m *triggers.Message, v triggers.Verdic
 		q.dead = append(q.dead, Dead{*m, v})
 	}
 	return nil
+}
+
+// Enqueue implements triggers.Enqueuer.
+func (t *trigger) Enqueue(_ context.Context, m *triggers.Message) (id string, err error) {
+	at, _, err := triggers.ReadSchedule(m.Properties())
+	if err != nil {
+		return "", err
+	}
+	return t.queue.sendAfter(*m, time.Until(at)), nil
 }
 
 func (t *trigger) Backlog(context.Context) (triggers.Backlog, error) {

@@ -61,7 +61,7 @@ func TestWaysIn(t *testing.T) {
 			}
 		})
 	}
-	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{"nats://127.0.0.1:1"}, NKey: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "nkey is no seed") {
+	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{"nats://127.0.0.1:1"}, NKey: "nonsense", Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "nkey is not a seed") {
 		t.Errorf("%v", err)
 	}
 	if _, err := client.Connect(t.Context(), client.Config{URLs: []string{"nats://127.0.0.1:1"}, Log: testLog(t)}); err == nil || !strings.Contains(err.Error(), "is the server there") {
@@ -141,7 +141,7 @@ func TestCredentialsFile(t *testing.T) {
 	}
 }
 
-// certificate makes a root and a certificate of it for 127.0.0.1, as PEM.
+// certificate returns a root, and a certificate from it for 127.0.0.1, as PEM.
 func certificate(t *testing.T) (root, cert, key string) {
 	t.Helper()
 	text := func(kind string, der []byte) string {

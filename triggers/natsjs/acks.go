@@ -7,12 +7,23 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
-// One goroutine sends acknowledgements in batches. If each caller of Settle sent its own, the
-// callers would contend for the connection, which costs more than sending. Acknowledgements are
-// kept until the server has confirmed them, and sent again after an outage.
+// One goroutine sends acknowledgements in batches. An acknowledgement waits for ackDelay, or until
+// ackBatch of them wait: each batch wakes the client, the server and its store once. A daemon that is
+// killed meanwhile has the messages redelivered. Acknowledgements are kept until the server has
+// confirmed them, and sent again after an outage.
+
+const (
+	// ackDelay is the longest time that an acknowledgement waits for others. Ten batches a second are
+	// as many as the server's updates of the consumer's state on disk.
+	ackDelay = 100 * time.Millisecond
+	// ackBatch is the number of acknowledgements that are sent at once.
+	ackBatch = 64
+)
 
 // barrierEvery is how often a round trip confirms the acknowledgements sent before it.
 const barrierEvery = time.Second
@@ -33,13 +44,16 @@ var (
 type acks struct {
 	*binding
 	wake    chan struct{} // wakes sendLoop
+	delay   *time.Timer   // wakes it, too
 	sending sync.Mutex    // serializes sending; locked before binding.mu
 	refused atomic.Bool   // the connection refused an acknowledgement
 
 	// Guarded by binding.mu.
 	kept  [2][]acked          // by generation: since the last barrier, and since the one before it
 	sent  int                 // length of the sent part of kept[0]
-	woken bool                // sendLoop was woken, and has not finished
+	batch int                 // how many are sent at once
+	timed bool                // delay runs
+	woken bool                // sendLoop was woken, and has not begun to send
 	again map[place]time.Time // acknowledgements sent again, and when each entry expires
 }
 
@@ -49,11 +63,49 @@ type acked struct {
 	reply string
 }
 
+func newAcks(b *binding) *acks {
+	a := &acks{binding: b, wake: make(chan struct{}, 1), batch: ackBatch}
+	a.delay = time.AfterFunc(ackDelay, a.endDelay)
+	a.delay.Stop()
+	return a
+}
+
+// followSettings adopts how many acknowledgements may wait. None waits if the server might hold back
+// messages, or refuse new ones, until it arrives; a.mu is locked.
+func (a *acks) followSettings(stream jetstream.StreamConfig, consumer jetstream.ConsumerConfig) {
+	a.batch = ackBatch
+	if most := consumer.MaxAckPending; most > 0 {
+		a.batch = min(a.batch, max(most/ackShare, 1))
+	}
+	if stream.Discard == jetstream.DiscardNew && stream.Retention != jetstream.LimitsPolicy {
+		a.batch = 1
+	}
+}
+
+// ackShare bounds the acknowledgements that wait to a fraction of the consumer's max ack pending.
+const ackShare = 16
+
 // queueAck queues the acknowledgement of a message; a.mu is locked.
 func (a *acks) queueAck(p place, reply string) {
 	a.leaveIdle()
 	a.kept[0] = append(a.kept[0], acked{p, reply})
-	if !a.woken {
+	switch {
+	case a.woken:
+	case len(a.kept[0])-a.sent >= a.batch:
+		a.woken = true
+		signal(a.wake)
+	case !a.timed:
+		a.timed = true
+		a.delay.Reset(min(ackDelay, time.Duration(a.ackWait.Load())/10))
+	}
+}
+
+// endDelay wakes sendLoop.
+func (a *acks) endDelay() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.timed = false
+	if !a.woken && len(a.kept[0]) > a.sent {
 		a.woken = true
 		signal(a.wake)
 	}
@@ -61,6 +113,7 @@ func (a *acks) queueAck(p place, reply string) {
 
 // sendLoop is the goroutine that sends acknowledgements.
 func (a *acks) sendLoop(ctx context.Context) {
+	defer a.delay.Stop()
 	for {
 		select {
 		case <-a.wake:
@@ -76,20 +129,15 @@ func (a *acks) sendLoop(ctx context.Context) {
 func (a *acks) sendUnsent(turn bool) (old []acked) {
 	a.sending.Lock()
 	defer a.sending.Unlock()
-	for {
-		a.mu.Lock()
-		unsent := a.kept[0][a.sent:]
-		a.sent = len(a.kept[0])
-		a.woken = len(unsent) > 0 && !turn
-		if turn {
-			old, a.kept[0], a.kept[1], a.sent = a.kept[1], nil, a.kept[0], 0
-		}
-		a.mu.Unlock()
-		a.publish(unsent)
-		if turn || len(unsent) == 0 {
-			return old
-		}
+	a.mu.Lock()
+	unsent := a.kept[0][a.sent:]
+	a.sent, a.woken = len(a.kept[0]), false
+	if turn {
+		old, a.kept[0], a.kept[1], a.sent = a.kept[1], nil, a.kept[0], 0
 	}
+	a.mu.Unlock()
+	a.publish(unsent)
+	return old
 }
 
 // publish sends acknowledgements; a.sending is locked. Acknowledgements that the connection

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
@@ -29,8 +31,7 @@ func TestAcknowledgementsThatTheConnectionRefuses(t *testing.T) {
 	allAcknowledged(t, c, cfg)
 }
 
-// allAcknowledged waits until the server has worked the acknowledgements off
-// that it has received.
+// allAcknowledged waits until the server has processed the acknowledgements that it has received.
 func allAcknowledged(t testing.TB, c *client.Connection, cfg Config) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
@@ -64,4 +65,53 @@ func TestCloseSendsWhatIsSettled(t *testing.T) {
 		t.Fatal(err)
 	}
 	allAcknowledged(t, c, cfg)
+}
+
+// Acknowledgements wait until there are enough of them.
+func TestAcknowledgementsAreSentTogether(t *testing.T) {
+	t.Parallel()
+	c := connect(t, startServer(t, t.TempDir()))
+	cfg := testConfig(t)
+	tr := open(t, c, cfg)
+	send(t, c, "orders.x", "1", "2", "3")
+	handling := receive(t, tr, 3)
+	acks := tr.(*trigger).settler.acks
+	acks.mu.Lock()
+	acks.batch, acks.timed = 3, true // as if the delay had begun; it does not end
+	acks.mu.Unlock()
+	done(t, handling[:2]...)
+	acks.mu.Lock()
+	sent, woken := acks.sent, acks.woken
+	acks.mu.Unlock()
+	if sent > 0 || woken {
+		t.Errorf("%d acknowledgements were sent, woken %v; want them to wait for a third", sent, woken)
+	}
+	done(t, handling[2])
+	allAcknowledged(t, c, cfg)
+}
+
+// No acknowledgement waits if the server holds messages back for it.
+func TestHowManyAcknowledgementsWait(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		stream     jetstream.StreamConfig
+		ackPending int
+		want       int
+	}{
+		"of drover's own consumers":           {jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy}, -1, ackBatch},
+		"of a consumer by default":            {jetstream.StreamConfig{}, 1000, 62},
+		"of a small max ack pending":          {jetstream.StreamConfig{}, 100, 6},
+		"one at a time":                       {jetstream.StreamConfig{}, 1, 1},
+		"of a full queue that refuses":        {jetstream.StreamConfig{Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew}, -1, 1},
+		"of a stream that keeps its messages": {jetstream.StreamConfig{Discard: jetstream.DiscardNew}, -1, ackBatch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAcks(new(binding))
+			a.followSettings(test.stream, jetstream.ConsumerConfig{MaxAckPending: test.ackPending})
+			if a.batch != test.want {
+				t.Errorf("%d are sent at once, want %d", a.batch, test.want)
+			}
+		})
+	}
 }

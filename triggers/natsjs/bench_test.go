@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/consumers"
 )
 
-// BenchmarkReceive reads and acknowledges through the trigger, and with nats.go
-// alone: the difference in allocations is the trigger's own.
+// BenchmarkReceive reads and acknowledges through the trigger, and with nats.go alone: the trigger
+// causes the difference in allocations.
 func BenchmarkReceive(b *testing.B) {
 	setUp := func(b *testing.B) (*client.Connection, Config) {
 		c := connect(b, startServer(b, b.TempDir()))

@@ -41,7 +41,7 @@ type repeat struct {
 	said  []byte
 }
 
-// binding is what the parts of a trigger share: the connection, the consumer, and its life. They
+// binding is shared by the parts of a trigger: the connection, the consumer, and its life. They
 // share its lock, too, because their state belongs to that life, and is dropped with it.
 type binding struct {
 	conn *client.Connection

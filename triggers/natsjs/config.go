@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
 	"github.com/drover-run/drover/triggers/natsjs/consumers"
 )
 
@@ -20,7 +21,12 @@ type Config struct {
 	Prefetch int
 	// Function is the function's name in dead letters that were not caused by its verdict.
 	Function string
+	// Together is how many messages of one ordering key Receive may return together, as for
+	// triggers.OrderedTogether; 0: one.
+	Together int
 	// Memory bounds the prefetched bytes; nil is no bound.
 	Memory *triggers.Account
+	// Record has the leases for the next daemon; nil records none.
+	Record *record.Record
 	Log    *slog.Logger
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 )
 
-// broker is a server outside of drover's hands, which can go and return.
+// broker is a server that is not drover's, and that can stop and restart.
 type broker struct {
 	options server.Options
 	server  *server.Server
@@ -189,7 +189,7 @@ func TestNoMoreIsHeldThanThereIsRoomFor(t *testing.T) {
 	done(t, held...)
 }
 
-// A server that ends as soon as its last client has gone has taken what was done.
+// A server that stops when its last client disconnects has received the acknowledgements.
 func TestWhatWasDoneIsTakenBeforeTheServerEnds(t *testing.T) {
 	t.Parallel()
 	const all, finished = 4000, 3000
@@ -197,7 +197,7 @@ func TestWhatWasDoneIsTakenBeforeTheServerEnds(t *testing.T) {
 	server := startServer(t, dir)
 	c := connect(t, server)
 	cfg := testConfig(t)
-	cfg.AckWait, cfg.Prefetch = 5*time.Second, all // what is left comes then
+	cfg.AckWait, cfg.Prefetch = 5*time.Second, all // the remaining messages arrive then
 	first := open(t, c, cfg)
 	bodies := make([]string, all)
 	for i := range bodies {
@@ -223,8 +223,8 @@ func TestWhatWasDoneIsTakenBeforeTheServerEnds(t *testing.T) {
 	done(t, rest...)
 }
 
-// TestReceivesThatAreCutOff ends Receive at every point of its way; what it counts
-// as requested must be requested, or the trigger would wait for ever.
+// TestReceivesThatAreCutOff ends Receive at every step. What it counts as requested must be
+// requested, or the trigger would wait forever.
 func TestReceivesThatAreCutOff(t *testing.T) {
 	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
@@ -276,7 +276,7 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 		"ack policy":        {func(c *jetstream.ConsumerConfig) { c.AckPolicy = jetstream.AckAllPolicy }, "its ack policy is"},
 		"ack wait":          {func(c *jetstream.ConsumerConfig) { c.AckWait = time.Minute }, "its ack wait is 1m0s and ack_wait here is 4s"},
 		"max deliver":       {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 }, "its max_deliver is 5 and must be above retry.max_attempts (5)"},
-		"back-off":          {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 9; c.BackOff = []time.Duration{time.Second} }, "it has a back-off of its own"},
+		"back-off":          {func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 9; c.BackOff = []time.Duration{time.Second} }, "it has a backoff"},
 		"pinned client": {func(c *jetstream.ConsumerConfig) {
 			c.PriorityPolicy, c.PriorityGroups, c.PinnedTTL = jetstream.PriorityPolicyPinned, []string{"one"}, time.Minute
 		}, "it has priority groups (one)"},
@@ -312,8 +312,8 @@ func TestConsumersThatDoNotFit(t *testing.T) {
 		}
 	})
 	for name, test := range map[string]struct{ stream, want string }{
-		"no consumer": {"ORDERS", "there is none; make it, or set create: true"},
-		"no stream":   {"NOWHERE", "stream NOWHERE: there is none; make it, or set create: true"},
+		"no consumer": {"ORDERS", "does not exist; create it, or set create: true"},
+		"no stream":   {"NOWHERE", "stream NOWHERE does not exist; create it, or set create: true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t)
@@ -336,8 +336,8 @@ func TestNoStreamTakesIt(t *testing.T) {
 	}
 }
 
-// TestAFullDisk fills a real file system of 24 MiB, and enlarges it: the server continues by
-// itself, with all that it had accepted, at the same address.
+// TestAFullDisk fills a real file system of 24 MiB, and then enlarges it: the server continues by
+// itself, with everything that it had accepted, at the same address.
 func TestAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", dir).CombinedOutput(); err != nil {

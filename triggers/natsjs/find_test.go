@@ -42,7 +42,7 @@ func find(t *testing.T, tr triggers.Trigger, id string) (triggers.Found, error) 
 	return found, err
 }
 
-// wantFound looks until a message is at a place; at none where it is not found.
+// wantFound searches until a message is at a place, or at none if it must not be found.
 func wantFound(t *testing.T, tr triggers.Trigger, id string, at triggers.Place) (found triggers.Found) {
 	t.Helper()
 	look := time.NewTicker(5 * time.Millisecond)
@@ -57,7 +57,7 @@ func wantFound(t *testing.T, tr triggers.Trigger, id string, at triggers.Place) 
 	}
 }
 
-// publish sends a message with an id of its sender's.
+// publish sends a message with an ID chosen by the sender.
 func publish(t *testing.T, c *client.Connection, subject, id string) {
 	t.Helper()
 	m := nats.NewMsg(subject)
@@ -67,7 +67,8 @@ func publish(t *testing.T, c *client.Connection, subject, id string) {
 	}
 }
 
-// The ID of a sender is searched among the messages that are not done; one that waits for its retry is leased.
+// Messages that are not done are searched for a sender's ID. A message that waits for its retry
+// counts as leased.
 func TestFindByTheSendersID(t *testing.T) {
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)
@@ -97,7 +98,7 @@ func TestFindByTheSendersID(t *testing.T) {
 	wantFound(t, other, "ORDERS:none", "")
 }
 
-// A message that was replayed has the id that it had, which may look like another's place.
+// A replayed message keeps its ID, which may look like another message's place.
 func TestFindOneThatWasReplayed(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	tr := open(t, c, testConfig(t))
@@ -119,7 +120,8 @@ func TestFindOneThatWasReplayed(t *testing.T) {
 	wantFound(t, tr, "ORDERS:1", "")
 }
 
-// A consumer finds what it gets of a stream, and no more; what is done stays there.
+// A consumer finds only its own messages of a stream, including those that are done and still in
+// the stream.
 func TestFindInASharedStream(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
@@ -156,7 +158,7 @@ func TestFindInASharedStream(t *testing.T) {
 	wantFound(t, found["one"], "ORDERS:1", triggers.PlaceDone)
 }
 
-// A trigger whose consumer is gone says that it cannot be searched.
+// A trigger whose consumer was deleted reports that it cannot be searched.
 func TestFindWithoutAConsumer(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	tr := open(t, c, testConfig(t)).(*trigger)

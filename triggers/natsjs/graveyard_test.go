@@ -2,6 +2,7 @@ package natsjs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -44,13 +45,13 @@ func waitFor(t testing.TB, what string, is func() bool) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !is(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("in vain for %s", what)
+			t.Fatalf("waited too long for %s", what)
 		}
 	}
 }
 
-// succeed calls do until it returns no error. A young cluster may have no leader, or a peer that
-// counts as offline, for a moment.
+// succeed calls do until it returns no error. A young cluster may briefly have no leader, or a peer
+// that counts as offline.
 func succeed(t testing.TB, do func() error) {
 	t.Helper()
 	var err error
@@ -63,8 +64,8 @@ func succeed(t testing.TB, do func() error) {
 	})
 }
 
-// existing makes a stream and a consumer as an operator does, and the configuration that
-// uses them.
+// existing creates a stream and a consumer like an operator, and returns the configuration for
+// them.
 func existing(t testing.TB, c *client.Connection, replicas int) Config {
 	t.Helper()
 	cfg := testConfig(t)
@@ -89,8 +90,8 @@ func troublesOf(tr triggers.Trigger, kind string) string {
 	return ""
 }
 
-// The start names a dead-letter stream that is missing, and the command that makes it;
-// when it is made the trouble is over.
+// At the start a missing dead-letter stream is reported, with the command that creates it; once it
+// exists, the problem is gone.
 func TestADeadLetterStreamThatIsMissing(t *testing.T) {
 	c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 	cfg := existing(t, c, 1)
@@ -122,7 +123,7 @@ func TestADeadLetterStreamThatIsMissing(t *testing.T) {
 	}
 }
 
-// A stream of another name, and one for some subjects only, may take dead letters.
+// A stream with another name, or only for some subjects, can take dead letters.
 func TestADeadLetterStreamOfAnotherName(t *testing.T) {
 	for _, subject := range []string{"ORDERS-DEAD.>", "ORDERS-DEAD.orders.*"} {
 		c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
@@ -136,8 +137,8 @@ func TestADeadLetterStreamOfAnotherName(t *testing.T) {
 	}
 }
 
-// A letter that is too large for the dead-letter stream gives way as one that is too
-// large for the server.
+// A dead letter that is too large for its stream is shortened like one that is too large for the
+// server.
 func TestADeadLetterLargerThanItsStreamTakes(t *testing.T) {
 	c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 	cfg := existing(t, c, 1)
@@ -164,7 +165,7 @@ func TestADeadLetterLargerThanItsStreamTakes(t *testing.T) {
 	}
 }
 
-// A dead-letter stream that is full refuses, with the server's words.
+// A full dead-letter stream refuses dead letters, with the server's error.
 func TestADeadLetterStreamThatIsFull(t *testing.T) {
 	c := dialBroker(t, client.Config{URLs: []string{startBroker(t, nil).url()}})
 	cfg := existing(t, c, 1)
@@ -181,8 +182,8 @@ func TestADeadLetterStreamThatIsFull(t *testing.T) {
 	done(t, got[1])
 }
 
-// A cluster of three servers, of which one goes: the bucket of attempts and the dead
-// letters that drover makes are on as many servers as the stream.
+// A cluster of three servers loses one. The attempts bucket and the dead-letter stream that drover
+// creates have as many replicas as the stream.
 func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 	t.Parallel()
 	servers := startCluster(t)
@@ -195,7 +196,16 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 	cfg.Create = true // the dead letters
 	cfg.AckWait = lease
 	tr := open(t, c, cfg)
-	send(t, c, "orders.x", "again", "bad")
+	for _, body := range []string{"again", "bad"} {
+		s := c.NewSender()
+		// A server may not know yet that another server of the cluster has the stream.
+		for err := client.ErrNoStream; err != nil; {
+			err = errors.Join(s.Send(t.Context(), &triggers.Message{Subject: "orders.x", Body: []byte(body)}), s.Flush(t.Context()))
+			if err != nil && !errors.Is(err, client.ErrNoStream) {
+				t.Fatal(err)
+			}
+		}
+	}
 	for _, d := range receive(t, tr, 2) {
 		verdict := triggers.Verdict{Kind: triggers.Retry}
 		if string(d.Message.Body) == "bad" {
@@ -235,7 +245,8 @@ func TestAClusterKeepsAttemptsAndDeadLetters(t *testing.T) {
 	}
 }
 
-// The replicas of what drover made before rise to those of the stream.
+// The replicas of buckets and streams that drover created earlier are raised to the stream's
+// number.
 func TestReplicasAreRaised(t *testing.T) {
 	t.Parallel()
 	servers := startCluster(t)
@@ -268,7 +279,7 @@ func TestReplicasAreRaised(t *testing.T) {
 	}
 }
 
-// startCluster starts three servers, with JetStream, that know each other.
+// startCluster starts a cluster of three servers with JetStream.
 func startCluster(t testing.TB) []*server.Server {
 	t.Helper()
 	var ports []int

@@ -10,8 +10,8 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/deadletters"
 )
 
-// All values of a header that is given more than once arrive: when it is received, peeked, in its
-// dead letter, and when that is replayed.
+// All values of a repeated header are kept when a message is received, peeked, dead-lettered, and
+// replayed.
 func TestRepeatedHeaders(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)

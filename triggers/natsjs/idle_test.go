@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestAnIdleConsumerCostsNothing has a consumer rest while nothing is in flight, ask for messages
-// without heartbeats, and keep a message alive that comes later.
+// TestAnIdleConsumerCostsNothing lets a consumer idle: it requests messages without heartbeats. A
+// message that arrives later is kept alive.
 func TestAnIdleConsumerCostsNothing(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	asked := make(chan string, 16)

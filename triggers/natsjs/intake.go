@@ -106,6 +106,7 @@ func (i *intake) admit(l *leasedMessage) {
 		return
 	}
 	i.settler.leases.add(l, time.Unix(0, i.clock.Load()))
+	i.settler.record(l)
 	// With an ordering key, no message overtakes one that is being looked up.
 	if again || i.looking > 0 && i.cfg.OrderingToken > 0 {
 		before, here := i.looked, make(chan struct{})

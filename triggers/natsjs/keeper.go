@@ -142,6 +142,7 @@ func (k *keeper) adopt(stream jetstream.Stream, consumer jetstream.Consumer, rec
 	if k.life == nil || *k.life != born || state.State.LastSeq < highest {
 		lost = k.dropLife()
 		k.life, k.intake.highest = &born, 0
+		k.settler.leases.record = k.cfg.Record.Source(fmt.Sprintf("nats %s %s %d %d", k.cfg.Stream, k.cfg.Consumer, born.stream.UnixNano(), born.consumer.UnixNano()))
 	}
 	anew := k.checked != reconnects || k.consumer == nil
 	if anew || len(k.intake.unsure) > 0 {
@@ -149,6 +150,7 @@ func (k *keeper) adopt(stream jetstream.Stream, consumer jetstream.Consumer, rec
 	}
 	k.consumer, k.failed, k.checked, k.checkedAt = consumer, nil, reconnects, time.Now()
 	k.followSettings(info.Config)
+	k.settler.acks.followSettings(state.Config, info.Config)
 	if info.Config.MaxDeliver > 0 {
 		k.spent.startOnce()
 	}

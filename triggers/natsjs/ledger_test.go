@@ -11,9 +11,9 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/ledger"
 )
 
-// A bucket that can be read and takes no writes, such as one of a cluster whose leader is
-// gone: attempts are counted on, the log says so once, and the counts are written as soon
-// as the bucket takes them.
+// A bucket that can be read but not written, for example because its cluster has no leader:
+// attempts are counted further, this is logged once, and the counts are written as soon as the
+// bucket accepts them.
 func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
 	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
@@ -64,7 +64,7 @@ func TestABucketOfAttemptsThatTakesNoWrites(t *testing.T) {
 	})
 }
 
-// The trouble ends also where no message is left whose failures are to be written.
+// The problem also ends if no message is left whose failures must be written.
 func TestNothingIsLeftToCount(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	if _, err := c.JetStream().CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: client.AttemptsBucket, History: 1, MaxBytes: 1}); err != nil {

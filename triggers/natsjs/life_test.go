@@ -14,7 +14,7 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/consumers"
 )
 
-// recreate deletes the stream, and makes another of that name.
+// recreate deletes the stream, and creates one with the same name.
 func recreate(t *testing.T, c *client.Connection, cfg Config) {
 	t.Helper()
 	if err := c.JetStream().DeleteStream(t.Context(), cfg.Stream); err != nil {
@@ -25,7 +25,7 @@ func recreate(t *testing.T, c *client.Connection, cfg Config) {
 	}
 }
 
-// receiveLater waits for n messages, also where receiving fails meanwhile.
+// receiveLater waits for n messages, and ignores errors until then.
 func receiveLater(t *testing.T, tr triggers.Trigger, n int) (out []*triggers.Delivery) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -73,8 +73,8 @@ func TestDeadLettersOfAStreamThatIsRecreated(t *testing.T) {
 	}
 }
 
-// A consumer that is recreated delivers its messages again: they are dead-lettered again, also
-// where somebody has removed the dead letters of the first time.
+// A recreated consumer delivers its messages again: they are dead-lettered again, also after the
+// earlier dead letters were removed.
 func TestDeadLettersThatTheServerTakesForDuplicates(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)
@@ -122,7 +122,7 @@ func leaseOf(t *testing.T, tr triggers.Trigger, d *triggers.Delivery) *leasedMes
 	return nil
 }
 
-// A broker that loses its memory gives the old sequences to new messages.
+// A broker that loses its data reuses the old sequence numbers for new messages.
 func TestRetriesAfterTheServerLostItsStream(t *testing.T) {
 	b := startBroker(t, nil)
 	c := dialBroker(t, client.Config{URLs: []string{b.url()}})
@@ -172,8 +172,8 @@ func receiveBriefly(t *testing.T, tr triggers.Trigger) ([]*triggers.Delivery, er
 	return tr.Receive(ctx, 1)
 }
 
-// What was received from a stream that was recreated since settles nothing of the new one,
-// however it ends.
+// Messages from a stream that has since been recreated settle nothing in the new one, with any
+// verdict.
 func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
 	t.Parallel()
 	for name, again := range map[string]func(t *testing.T, c *client.Connection, cfg Config){
@@ -224,8 +224,8 @@ func TestAnOldCallSettlesNoNewMessage(t *testing.T) {
 	}
 }
 
-// Attempts of messages of an earlier stream or consumer are not those of the messages with
-// their sequences now.
+// Attempts of messages of an earlier stream or consumer do not count for new messages with the same
+// sequence numbers.
 func TestAttemptsOfAnEarlierLife(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)
@@ -253,8 +253,8 @@ func TestAttemptsOfAnEarlierLife(t *testing.T) {
 	}
 }
 
-// Messages that come while stream and consumer are looked up are no sign of another life:
-// the answer is older than they are.
+// Messages that arrive while the stream and the consumer are looked up do not mean that they were
+// recreated: the answer is older than the messages.
 func TestMessagesThatComeDuringTheLookUp(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)

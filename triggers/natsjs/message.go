@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
 	"github.com/drover-run/drover/triggers/natsjs/convert"
 	"github.com/drover-run/drover/triggers/natsjs/ledger"
 )
@@ -35,6 +36,8 @@ type leasedMessage struct {
 
 	renewed    time.Time // the last renewal; guarded by binding.mu, as are the links
 	prev, next *leasedMessage
+
+	entry record.Entry
 }
 
 func newLeasedMessage(s *settler, m *nats.Msg) (*leasedMessage, error) {
@@ -126,8 +129,9 @@ func parseReply(reply string) (at delivered, err error) {
 
 // leaseList is a list of leases, ordered by the time of their last renewal, the oldest first.
 type leaseList struct {
-	ring leasedMessage
-	n    int
+	ring   leasedMessage
+	n      int
+	record *record.Source // for the next daemon; nil records none
 }
 
 func (a *leaseList) init() { a.ring.prev, a.ring.next = &a.ring, &a.ring }
@@ -140,6 +144,11 @@ func (a *leaseList) add(l *leasedMessage, now time.Time) {
 }
 
 func (a *leaseList) remove(l *leasedMessage) {
+	a.record.Drop(&l.entry)
+	a.unlink(l)
+}
+
+func (a *leaseList) unlink(l *leasedMessage) {
 	if l.next == nil {
 		return
 	}
@@ -180,7 +189,7 @@ func (a *leaseList) renewBefore(before, now time.Time) (due []*leasedMessage) {
 		due = append(due, l)
 	}
 	for _, l := range due {
-		a.remove(l)
+		a.unlink(l)
 		a.add(l, now)
 	}
 	return due

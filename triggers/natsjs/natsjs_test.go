@@ -22,12 +22,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 3 * time.Minute
 
-// testLog writes what is worth a warning to the test's log, as long as it runs.
+// testLog writes warnings to the test's log until the test ends.
 func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// lease is the ack wait of tests: no scheduler keeps a process from running for so long.
+// lease is the ack wait of tests, longer than any delay by the scheduler.
 const lease = 4 * time.Second
 
 func startServer(t testing.TB, dir string) *embedded.Server {
@@ -143,7 +143,7 @@ func deadLetters(t testing.TB, c *client.Connection, stream string) (out []*jets
 
 func TestConformance(t *testing.T) {
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		t.Parallel() // each waits for leases to end, at a server of its own
+		t.Parallel() // each waits for leases to end, at its own server
 		source, _, _ := newSource(t, o)
 		return source
 	})

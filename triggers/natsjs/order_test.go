@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Whatever requests are under way, messages arrive in the order of the stream.
+// Messages arrive in the order of the stream, regardless of pending requests.
 func TestMessagesArriveInTheOrderOfTheStream(t *testing.T) {
 	t.Parallel()
 	for _, prefetch := range []int{0, 16, PrefetchAuto} {

@@ -43,8 +43,8 @@ func TestPeek(t *testing.T) {
 	}
 }
 
-// Of a shared stream a consumer is shown what it gets, and no more; before there is a consumer,
-// what it would filter by.
+// In a shared stream a consumer is shown only its own messages; before the consumer exists, those
+// that its filter will match.
 func TestPeekInASharedStream(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	if _, err := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}}); err != nil {
@@ -86,7 +86,7 @@ func TestPeekInASharedStream(t *testing.T) {
 
 func TestPeekWithoutAStream(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
-	if _, err := consumers.OpenPeeker(t.Context(), c.JetStream(), consumers.Config{Stream: "NONE", Consumer: "none"}); err == nil || !strings.Contains(err.Error(), "stream NONE: there is none") {
+	if _, err := consumers.OpenPeeker(t.Context(), c.JetStream(), consumers.Config{Stream: "NONE", Consumer: "none"}); err == nil || !strings.Contains(err.Error(), "stream NONE does not exist") {
 		t.Errorf("%v", err)
 	}
 }

@@ -28,8 +28,8 @@ func TestWhatWasPrefetchedIsGivenBackAtClose(t *testing.T) {
 	}
 }
 
-// Drain returns prefetched messages when receiving has ended, and requests without messages
-// are withdrawn: nothing is delivered twice.
+// Drain returns prefetched messages when receiving has ended, and pending requests are withdrawn:
+// nothing is delivered twice.
 func TestWhatWasPrefetchedIsDrained(t *testing.T) {
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)

@@ -32,7 +32,7 @@ func openDead(t testing.TB, c *client.Connection, change func(*deadletters.Confi
 	return d
 }
 
-// half publishes the copy of a dead letter, as a replay does that is then killed.
+// half publishes the copy of a dead letter, like a replay that is then killed.
 func half(t testing.TB, c *client.Connection, l triggers.DeadLetter) {
 	t.Helper()
 	if _, err := c.JetStream().PublishMsg(t.Context(), deadletters.CopyOf(l, testDead, false), jetstream.WithExpectStream(testDead.Stream)); err != nil {
@@ -52,7 +52,7 @@ func TestDeadLetters(t *testing.T) {
 	})
 }
 
-// rejectOne has one dead letter of a message with an id of its sender's.
+// rejectOne dead-letters a message with a sender's ID.
 func rejectOne(t *testing.T, c *client.Connection, tr triggers.Trigger, body string) {
 	t.Helper()
 	s := c.NewSender()
@@ -72,8 +72,8 @@ func browseAll(t *testing.T, d triggers.DeadLetters) []triggers.DeadLetter {
 	return all
 }
 
-// The stream still knows the id of the message that it was: under that it would
-// drop the copy as a duplicate, and the dead letter would be gone.
+// The stream still knows the original ID of the message: it would drop a copy with that ID as a
+// duplicate, and the dead letter would be lost.
 func TestAReplayIsNoDuplicateOfItsMessage(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	tr := open(t, c, testConfig(t))
@@ -96,7 +96,7 @@ func TestAReplayIsNoDuplicateOfItsMessage(t *testing.T) {
 	}
 }
 
-// Beyond the stream's window for duplicates its messages tell, or nothing does.
+// After the stream's duplicate window only its messages can show whether a copy was sent.
 func TestAKilledReplayLongAgo(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -155,7 +155,7 @@ func TestAKilledReplayLongAgo(t *testing.T) {
 	}
 }
 
-// A stream that keeps its messages shows it for certain, however long ago it was.
+// A stream that keeps its messages always shows it, however long ago the copy was sent.
 func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 	t.Parallel()
 	for name, sent := range map[string]bool{"sent": true, "not sent": false} {
@@ -188,7 +188,7 @@ func TestAKilledReplayToAStreamThatKeepsMessages(t *testing.T) {
 	}
 }
 
-// Where a stream's consumers each get every message, a replay reaches them all.
+// If each of several consumers of a stream gets every message, a replay reaches them all.
 func TestAReplayThatOthersWouldGet(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	cfg := testConfig(t)
@@ -213,8 +213,7 @@ func TestAReplayThatOthersWouldGet(t *testing.T) {
 	done(t, receive(t, tr, 1)...)
 }
 
-// A dead-letter stream may be that of several streams, and may have what others
-// have put there.
+// A dead-letter stream may belong to several streams, and may contain messages from others.
 func TestDeadLettersOfOthers(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
 	tr := open(t, c, testConfig(t))

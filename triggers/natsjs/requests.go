@@ -12,7 +12,7 @@ import (
 )
 
 // nats.go's own Consume is not used, for two reasons. It does not renew the leases in its buffer.
-// And each of its subscriptions calls back from a goroutine of its own, so that messages of one
+// And each of its subscriptions calls back from its own goroutine, so that messages of one
 // request overtake those of another. Here all requests share one subscription: messages arrive in
 // the order in which the server delivers them.
 
@@ -66,7 +66,7 @@ func (r *requests) outstanding() int {
 	return r.flow.outstanding
 }
 
-// pull requests n messages; r.mu is locked. An error is that of the next Receive.
+// pull requests n messages; r.mu is locked. The next Receive returns an error.
 func (r *requests) pull(n int) {
 	limits := r.consumer.CachedInfo().Config
 	if limits.MaxRequestBatch > 0 {

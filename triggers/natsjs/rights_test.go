@@ -30,8 +30,8 @@ func leastRights(t testing.TB) string {
 	return string(found[1])
 }
 
-// guarded is a server with the accounts of a file, in which admin may do all and drover
-// what the file says; deny takes a right out of it.
+// guarded starts a server with the accounts of a file: admin has all rights, drover those in the
+// file; deny removes one.
 func guarded(t testing.TB, deny string) (admin *client.Connection, drover client.Config) {
 	t.Helper()
 	text := leastRights(t)
@@ -56,8 +56,8 @@ func guarded(t testing.TB, deny string) (admin *client.Connection, drover client
 		client.Config{Name: "test", URLs: []string{b.url()}, User: "drover", Password: "change-me"}
 }
 
-// With the rights of docs/nats.md, and no others, messages are received, retried with
-// their attempts counted, dead-lettered and looked at, and no right is missed.
+// With exactly the rights in docs/nats.md, messages are received, retried with counted attempts,
+// dead-lettered and peeked, and no right is reported as missing.
 func TestTheLeastRights(t *testing.T) {
 	admin, as := guarded(t, "")
 	cfg := existing(t, admin, 1)
@@ -100,8 +100,8 @@ func TestTheLeastRights(t *testing.T) {
 	}
 }
 
-// A right that is missing is named within five seconds: the subject, the right, and what
-// for. One without which nothing works ends the start.
+// A missing right is reported within five seconds, with its subject and purpose. If nothing works
+// without it, the start fails.
 func TestMissingRightsAreNamed(t *testing.T) {
 	for subject, test := range map[string]struct{ needed, denied string }{
 		"$JS.API.STREAM.INFO.ORDERS":               {"look a stream up", ""},

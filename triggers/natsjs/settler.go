@@ -58,10 +58,10 @@ func (s *settler) carryOut(ctx context.Context, l *leasedMessage, m *triggers.Me
 	case triggers.Done:
 		return nil // untrack acknowledges it
 	case triggers.Retry:
-		s.record(ctx, l, m.Attempt)
+		s.recordFailures(ctx, l, m.Attempt)
 		return l.sendReply(nakAfter(v.Delay), true)
 	case triggers.Release:
-		s.record(ctx, l, m.Attempt-1)
+		s.recordFailures(ctx, l, m.Attempt-1)
 		return l.sendReply(s.releaseReply(), true)
 	case triggers.Reject:
 		return s.reject(ctx, l, m, v)
@@ -103,8 +103,8 @@ func (s *settler) releaseReply() []byte {
 	return nakAfter(0)
 }
 
-// record writes the number of failures to the ledger if it has changed.
-func (s *settler) record(ctx context.Context, l *leasedMessage, failures int) {
+// recordFailures writes the number of failures to the ledger if it has changed.
+func (s *settler) recordFailures(ctx context.Context, l *leasedMessage, failures int) {
 	if failures != l.recorded {
 		s.ledger.Write(ctx, l.counted(), failures)
 		l.recorded = failures
@@ -151,10 +151,48 @@ func (s *settler) isKnown(l *leasedMessage) bool {
 func (s *settler) renewDue(before time.Time) {
 	s.mu.Lock()
 	due := s.leases.renewBefore(before, time.Now())
+	for _, l := range due {
+		s.record(l)
+	}
 	s.mu.Unlock()
 	for _, l := range due {
 		if err := l.sendReply(inProgress, false); err != nil {
 			s.log.Debug("cannot renew a lease", "message", l.message.ID, "error", err)
 		}
 	}
+}
+
+// record records a lease, or its renewal, for the next daemon; s.mu is locked. A release names a
+// message and a delivery, and the server does not check that the delivery is the latest. So it is
+// sent only while the message cannot have been delivered to another receiver: until the ack wait is
+// over, and a sixth less for the time that the message took to arrive. An embedded server has no
+// other receiver.
+func (s *settler) record(l *leasedMessage) {
+	if s.leases.record == nil {
+		return
+	}
+	wait := time.Duration(s.ackWait.Load())
+	if !s.conn.IsEmbedded() {
+		wait -= wait / 6
+	}
+	s.leases.record.Hold(&l.entry, "", l.msg.Reply, time.Now().Add(wait))
+}
+
+// releaseLeft releases the messages that this daemon held when it was killed. It is called before the
+// first Receive.
+func (s *settler) releaseLeft() {
+	s.mu.Lock()
+	from, left, sure := s.leases.record, s.leases.record.Left(), s.isVerified()
+	s.mu.Unlock()
+	if len(left) == 0 || !sure {
+		return
+	}
+	for _, e := range left {
+		if err := s.conn.Conn().Publish(e.Token(), nakAfter(0)); err != nil {
+			s.log.Debug("cannot release a message of the last run; it is redelivered when its lease expires", "delivery", e.Token(), "error", err)
+			continue
+		}
+		from.Drop(e)
+	}
+	s.log.Info("messages released that were in flight when the daemon was killed", "count", len(left))
 }

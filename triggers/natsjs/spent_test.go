@@ -14,7 +14,7 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/client"
 )
 
-// bounded makes a stream, and a consumer with a max_deliver.
+// bounded creates a stream, and a consumer with a max_deliver.
 func bounded(t *testing.T, c *client.Connection, cfg Config, most int) {
 	t.Helper()
 	_, first := c.JetStream().CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.Stream, Subjects: []string{cfg.Subject}, Retention: jetstream.WorkQueuePolicy})
@@ -44,8 +44,8 @@ func wantSpent(t *testing.T, m *jetstream.RawStreamMsg, body string) {
 	}
 }
 
-// At the last delivery that the server allows a message is dead-lettered, not released: it
-// would never come again.
+// At the last delivery that the server allows a message is dead-lettered instead of released, since
+// it would not be delivered again.
 func TestTheLastDelivery(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []triggers.Kind{triggers.Release, triggers.Retry} {
@@ -87,15 +87,15 @@ func waitEmpty(t *testing.T, c *client.Connection, cfg Config) {
 	}
 }
 
-// crash ends a trigger as kill -9 of its process would.
+// crash ends a trigger like a kill -9 of its process.
 func crash(t *testing.T, c *client.Connection, tr triggers.Trigger) {
 	t.Helper()
 	_ = c.Close()
 	_ = tr.Close(t.Context())
 }
 
-// A daemon that is killed during the last delivery leaves a message that the server gives up.
-// The next one finds it: by the server's advisory, or, where nobody heard that, in the stream.
+// A daemon that is killed during the last delivery leaves a message that the server gives up. The
+// next daemon finds it by the server's advisory, or, if none was received, in the stream.
 func TestMessagesThatTheServerHasGivenUp(t *testing.T) {
 	t.Parallel()
 	for name, heard := range map[string]bool{"advisory": true, "nobody heard": false} {
@@ -196,7 +196,7 @@ func TestABoundIsReportedAtTheStart(t *testing.T) {
 	}
 }
 
-// A consumer's settings may be changed while it is used.
+// A consumer's settings may be changed while it is in use.
 func TestAConsumerThatIsEdited(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, t.TempDir())

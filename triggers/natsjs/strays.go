@@ -80,7 +80,7 @@ func (i *intake) countMissing(info *jetstream.ConsumerInfo) int {
 	return max(missing, 0)
 }
 
-// awaitStrays ends the wait when no message is missing, or when none can arrive any more.
+// awaitStrays ends the wait when no message is missing, or when none can still arrive.
 func (i *intake) awaitStrays(ctx context.Context, s *strays) {
 	pace := time.NewTicker(strayPace)
 	defer pace.Stop()

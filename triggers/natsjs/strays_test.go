@@ -21,7 +21,7 @@ func ordered(t testing.TB) Config {
 	return cfg
 }
 
-// openOrdered opens a trigger that keeps order, and returns what is inside of it, too.
+// openOrdered opens a trigger that keeps order, and also returns its internals.
 func openOrdered(t testing.TB, c *client.Connection, cfg Config) (outer triggers.Trigger, inner *trigger) {
 	t.Helper()
 	inner = newTrigger(c, cfg)
@@ -33,7 +33,7 @@ func openOrdered(t testing.TB, c *client.Connection, cfg Config) (outer triggers
 	return outer, inner
 }
 
-// strand has messages 0 to n-1 of one key delivered to an instance that crashes.
+// strand makes messages 0 to n-1 of one key be delivered to an instance that crashes.
 func strand(t *testing.T, server *embedded.Server, cfg Config, n int) {
 	t.Helper()
 	c := connect(t, server)
@@ -55,7 +55,7 @@ func look(t *trigger, what func() int) int {
 	return what()
 }
 
-// wantOrder receives n messages one at a time, from the first on.
+// wantOrder receives n messages one at a time, starting with the first.
 func wantOrder(t *testing.T, tr triggers.Trigger, n int) {
 	t.Helper()
 	for i := range n {
@@ -67,8 +67,8 @@ func wantOrder(t *testing.T, tr triggers.Trigger, n int) {
 	}
 }
 
-// A message that was delivered before has arrived, and its failures are still being looked up:
-// later ones wait for it.
+// A message with an earlier delivery has arrived, and its failures are still being looked up: later
+// ones wait for it.
 func TestOrderWhileFailuresAreLookedUp(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, t.TempDir())
@@ -93,8 +93,7 @@ func TestOrderWhileFailuresAreLookedUp(t *testing.T) {
 	wantOrder(t, tr, 3)
 }
 
-// A message that was delivered after the server counted does not stand in for one that is
-// missing.
+// A message that was delivered after the server counted does not replace one that is missing.
 func TestMissingMessagesAreNotMistaken(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, t.TempDir())
@@ -111,7 +110,7 @@ func TestMissingMessagesAreNotMistaken(t *testing.T) {
 	wantOrder(t, tr, 2)
 }
 
-// A process that did not run for a while has not waited in vain.
+// The time in which a process did not run does not count as waiting.
 func TestOrderAfterAStandstill(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, t.TempDir())
@@ -128,7 +127,7 @@ func TestOrderAfterAStandstill(t *testing.T) {
 	wantOrder(t, tr, 41)
 }
 
-// Messages that are in flight at another instance do not hold up the others for ever.
+// Messages in flight at another instance do not block the others forever.
 func TestMessagesInFlightElsewhere(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, t.TempDir())
@@ -148,7 +147,7 @@ func TestMessagesInFlightElsewhere(t *testing.T) {
 	done(t, d)
 }
 
-// The number of messages that are requested while some are missing.
+// The number of requested messages while some are missing.
 func TestRequestsForMissingMessages(t *testing.T) {
 	now := time.Now()
 	before, after := now.Add(time.Minute), now.Add(-time.Minute)
@@ -172,8 +171,8 @@ func TestRequestsForMissingMessages(t *testing.T) {
 	}
 }
 
-// What was received and not begun goes back at Close, and does not come to the same
-// instance again: a bound of deliveries would count that.
+// Messages that were received but not started are released at Close. They are not delivered to the
+// same instance again, because max_deliver would count that.
 func TestAnOrderedCloseReceivesNothingAgain(t *testing.T) {
 	server := startServer(t, t.TempDir())
 	c := connect(t, server)
@@ -208,8 +207,8 @@ func TestAnOrderedCloseReceivesNothingAgain(t *testing.T) {
 	}
 }
 
-// After an outage nothing is delivered before it is known what was lost: it may come before
-// what arrives.
+// After an outage nothing is delivered before lost messages are known, because one may precede
+// those that arrive.
 func TestOrderAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, t.TempDir())
@@ -244,7 +243,7 @@ func TestOrderAfterAnOutage(t *testing.T) {
 	}
 }
 
-// Requests that are made again use the subscription that is there: messages of two would overtake
+// Repeated requests use the existing subscription: messages of two subscriptions would overtake
 // each other.
 func TestOneSubscriptionWhereOrderCounts(t *testing.T) {
 	c := connect(t, startServer(t, t.TempDir()))
@@ -268,8 +267,8 @@ func TestOneSubscriptionWhereOrderCounts(t *testing.T) {
 	}
 }
 
-// A server is silent when nothing was heard for two heartbeats, however often and late that is
-// looked at.
+// A server counts as silent after two heartbeats without data, regardless of how often and how late
+// this is checked.
 func TestSilence(t *testing.T) {
 	start := time.Now()
 	tr := &requests{flow: &flow{outstanding: 1}}
@@ -295,7 +294,7 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// Requests are made again, and connections are lost, while messages flow: the order holds.
+// Requests are repeated and connections are lost while messages arrive: the order is kept.
 func TestOrderWhileRequestsAreMadeAgain(t *testing.T) {
 	t.Parallel()
 	for name, disturb := range map[string]func(t *testing.T, inner *trigger){

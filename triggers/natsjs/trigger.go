@@ -48,7 +48,7 @@ func Open(ctx context.Context, c *client.Connection, cfg Config) (triggers.Trigg
 		return nil, err
 	}
 	if cfg.OrderingToken > 0 {
-		return triggers.Ordered(t), nil
+		return triggers.OrderedTogether(t, cfg.Together), nil
 	}
 	return t, nil
 }
@@ -61,7 +61,7 @@ func newTrigger(c *client.Connection, cfg Config) *trigger {
 	t := &trigger{binding: b, troubles: new(triggers.Troubles), prefetch: newPrefetch(cfg.Prefetch, cfg.Memory)}
 	b.ctx, t.stop = context.WithCancel(context.Background())
 	t.settler = &settler{
-		binding: b, prefetch: t.prefetch, acks: &acks{binding: b, wake: make(chan struct{}, 1)},
+		binding: b, prefetch: t.prefetch, acks: newAcks(b),
 		ledger: ledger.New(c, cfg.Stream, cfg.Consumer, t.troubles, b.log),
 		graveyard: &deadletters.Graveyard{
 			Conn: c, Stream: cfg.Stream, Subject: cfg.Subject, DeadLetters: cfg.DeadLetters, Create: cfg.Create, AckWait: cfg.AckWait,
@@ -83,6 +83,7 @@ func (t *trigger) start(ctx context.Context) error {
 		t.stop()
 		return client.WhyDenied(opening, err)
 	}
+	t.settler.releaseLeft()
 	t.running.Go(func() { t.keeper.run(t.ctx) })
 	t.running.Go(func() { t.settler.acks.sendLoop(t.ctx) })
 	graveyard := t.settler.graveyard

@@ -11,7 +11,7 @@ import (
 	"github.com/drover-run/drover/triggers/natsjs/convert"
 )
 
-// A replayed message has the time to live that its sender gave, where its stream takes one.
+// A replayed message has its sender's time to live, if its stream supports one.
 func TestAReplayKeepsTheTimeToLive(t *testing.T) {
 	for name, test := range map[string]struct {
 		allowed bool // at the replay

@@ -1,7 +1,7 @@
 // Package sdktest runs tests that are written in Python and JavaScript: with the
 // SDKs that users of those languages have, against drover's emulators and its
-// embedded server, for which there is natscli too. It runs mypy for tests of types. The
-// SDKs and mypy are pinned in testdata/requirements.txt and testdata/package.json;
+// embedded server, for which there is natscli too. It runs mypy and tsc for tests of types. The
+// SDKs, mypy and TypeScript are pinned in testdata/requirements.txt and testdata/package.json;
 // `make sdks` installs them.
 package sdktest
 
@@ -52,13 +52,19 @@ func RunExample(t *testing.T, page, language, old, replacement string) string {
 	if example == "" {
 		t.Fatalf("%s: no example in %s has %q", page, language, old)
 	}
+	return RunText(t, language, strings.ReplaceAll(example, old, replacement))
+}
+
+// RunText runs a program in a language, python or js, and returns its output.
+func RunText(t *testing.T, language, program string) string {
+	t.Helper()
 	script := filepath.Join(t.TempDir(), "example."+map[string]string{"python": "py", "js": "js"}[language])
-	if err := os.WriteFile(script, []byte(strings.ReplaceAll(example, old, replacement)), 0o600); err != nil {
+	if err := os.WriteFile(script, []byte(program), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := output(t, script)
 	if err != nil {
-		t.Fatalf("%s: the example in %s: %v\n%s", page, language, err, out)
+		t.Fatalf("the example in %s: %v\n%s\n%s", language, err, out, program)
 	}
 	return out
 }
@@ -90,8 +96,8 @@ func missing(t *testing.T, err error) {
 	t.Fatal(err)
 }
 
-// Mypy runs mypy, with the environment variables that are given beside those of the test, and
-// returns what it printed.
+// Mypy runs mypy, with the given environment variables in addition to those of the test, and
+// returns its output.
 func Mypy(t *testing.T, environ []string, args ...string) (string, error) {
 	t.Helper()
 	python := filepath.Join(testdata(), "venv", "bin", "python")
@@ -106,6 +112,22 @@ func Mypy(t *testing.T, environ []string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// TSC checks the types of TypeScript files in a directory, which also has their packages, and returns
+// the output of tsc.
+func TSC(t *testing.T, dir string, args ...string) (string, error) {
+	t.Helper()
+	command := filepath.Join(testdata(), "node_modules", ".bin", "tsc")
+	if _, err := os.Stat(command); err != nil {
+		missing(t, errors.New("no TypeScript; install it with: make sdks"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command, append([]string{"--noEmit", "--strict", "--target", "es2022", "--types", "node", "--typeRoots", filepath.Join(testdata(), "node_modules", "@types")}, args...)...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // Natscli returns the path of the command nats.
 func Natscli(t *testing.T) string {
 	t.Helper()
@@ -116,7 +138,7 @@ func Natscli(t *testing.T) string {
 	return path
 }
 
-// report makes subtests of what a script printed.
+// report makes subtests of a script's output.
 func report(t *testing.T, out string) (checks int, done bool) {
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
@@ -166,7 +188,7 @@ func interpreter(script string) (string, error) {
 	if err != nil {
 		return "", errors.New("no Node.js; install it, and the SDKs for JavaScript with: make sdks")
 	}
-	if _, err := os.Stat(filepath.Join(testdata(), "node_modules", "@azure", "service-bus")); err != nil {
+	if _, err := os.Stat(filepath.Join(testdata(), "node_modules", "@nats-io", "jetstream")); err != nil {
 		return "", errors.New("no SDKs for JavaScript; install them with: make sdks")
 	}
 	return node, nil

@@ -2,7 +2,7 @@ package sdktest
 
 import "testing"
 
-// What a script prints counts only if it ran to its end.
+// The output of a script counts only if the script ran to completion.
 func TestReport(t *testing.T) {
 	for out, want := range map[string]bool{
 		"CHECK {\"name\":\"a\"}\nnoise\nCHECK {\"name\":\"b\"}\nDONE 2\n": true,

@@ -35,7 +35,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 	}
 	for _, test := range []struct{ name, connection, want string }{
 		{"only Send", send, "needs the right Listen"}, {"a wrong key", wrong, "needs the right Listen"},
-		{"an ended signature", signed(send, "listen", "l1sten", -time.Hour), "the signature has ended, or this machine's clock is wrong"},
+		{"an ended signature", signed(send, "listen", "l1sten", -time.Hour), "the signature has expired, or this machine's clock is wrong"},
 	} {
 		for _, sessions := range []bool{false, true} {
 			_, err := Open(t.Context(), Config{Access: access(test.connection), Queue: "orders", Sessions: sessions, Log: logTo(t)})
@@ -61,7 +61,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 	if _, err := Open(t.Context(), Config{Access: &Access{ConnectionString: func() (string, error) { return "", gone }}, Queue: "orders", Log: logTo(t)}); !errors.Is(err, gone) {
 		t.Errorf("%v", err)
 	}
-	// A signature in place of a key.
+	// A signature instead of a key.
 	tr, err = Open(t.Context(), Config{Access: access(signed(send, "listen", "l1sten", time.Hour)), Queue: "orders", Log: logTo(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 	}
 }
 
-// signed is a connection string with a shared access signature.
+// signed returns a connection string with a shared access signature.
 func signed(connection, name, key string, left time.Duration) string {
 	endpoint, _, _ := strings.Cut(connection, ";")
 	resource := url.QueryEscape(strings.TrimPrefix(endpoint, "Endpoint="))
@@ -135,11 +135,11 @@ func TestEntitiesThatDoNotFit(t *testing.T) {
 		{"attempts", Config{Queue: "orders", MaxAttempts: 5}, "the MaxDeliveryCount of orders is 5", ""},
 		{"a queue with sessions", Config{Queue: "carts"}, "requires sessions; set sessions: true", "set sessions: true"},
 		{"a subscription with sessions", Config{Topic: "events", Subscriptions: []string{"carts"}}, "requires sessions; set sessions: true", "set sessions: true"},
-		{"a queue without sessions", Config{Queue: "orders", Sessions: true}, "has no sessions; leave sessions out", "leave sessions out"},
+		{"a queue without sessions", Config{Queue: "orders", Sessions: true}, "has no sessions; remove sessions", "remove sessions"},
 		{"duplicates", Config{Queue: "once", Scheduled: true}, "set retry.mode: hold", ""},
 		{"switched off", Config{Queue: "off"}, "set its status to Active", "set its status to Active"},
-		{"missing", Config{Queue: "nowhere", Sessions: true}, "is the name right, and is it made?", "is the name right, and is it made?"},
-		{"missing topic", Config{Topic: "nowhere", Subscriptions: []string{"x"}}, "is the name right, and is it made?", "is the name right, and is it made?"},
+		{"missing", Config{Queue: "nowhere", Sessions: true}, "check the name", "check the name"},
+		{"missing topic", Config{Topic: "nowhere", Subscriptions: []string{"x"}}, "check the name", "check the name"},
 	} {
 		for connection, want := range map[string]string{all: test.managed, limited: test.want} {
 			test.cfg.Access, test.cfg.Log = access(connection), logTo(t)
@@ -176,7 +176,7 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// An entity is switched off, or deleted, while it is read, and comes back.
+// An entity is disabled or deleted while it is read, and then restored.
 func TestAnEntityThatGoesAndComesBack(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, nil)
@@ -186,7 +186,7 @@ func TestAnEntityThatGoesAndComesBack(t *testing.T) {
 		want    string
 	}{
 		{"switched off", func() error { return b.SetDisabled("orders", true) }, func() error { return b.SetDisabled("orders", false) }, "set its status to Active"},
-		{"deleted", func() error { return b.Delete("orders") }, func() error { return b.CreateQueue("orders", emulator.QueueOptions{}) }, "is the name right, and is it made?"},
+		{"deleted", func() error { return b.Delete("orders") }, func() error { return b.CreateQueue("orders", emulator.QueueOptions{}) }, "check the name"},
 	} {
 		b.send(t, text("before")...)
 		settle(t, receive(t, tr, 1)[0], triggers.Done)

@@ -53,17 +53,17 @@ func (e *entity) inspect(ctx context.Context) error {
 	}
 	switch {
 	case err != nil && cfg.Create:
-		return fmt.Errorf("making %s: %w; create: true needs the right %s (%s), and a way to the admin API", e.path(), err, namespace.Manage.Claim, namespace.Manage.Role)
+		return fmt.Errorf("creating %s: %w; create: true needs the right %s (%s), and access to the admin API", e.path(), err, namespace.Manage.Claim, namespace.Manage.Role)
 	case err != nil:
-		e.t.log.Info("no right Manage, or no way to the admin API: the backlog is a look at the next messages, and MaxDeliveryCount is not compared with max_attempts", "path", e.path())
+		e.t.log.Info("no Manage right, or no access to the admin API: the backlog is estimated from the next messages, and MaxDeliveryCount is not compared with max_attempts", "path", e.path())
 		e.t.log.Debug("the admin API", "error", err)
 		done()
 		e.admin = nil
 		return nil
 	case p == nil:
-		return fmt.Errorf("%s is not there; is the name right, and is it made? create: true makes it", e.path())
+		return fmt.Errorf("%s does not exist; check the name; create: true creates it", e.path())
 	}
-	e.lock = p.lock
+	e.lock, e.most = p.lock, p.maxDeliveries
 	return p.fit(cfg, e.path())
 }
 
@@ -138,7 +138,7 @@ func (e *entity) peek(ctx context.Context, n int) (b triggers.Backlog, err error
 		return triggers.Backlog{Ready: 1, AtLeast: true}, nil
 	}
 	if err != nil {
-		return b, fmt.Errorf("looking at the messages of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
+		return b, fmt.Errorf("peeking messages of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 	}
 	e.t.mu.Lock()
 	here := make(map[int64]bool, e.t.keeper.Len())

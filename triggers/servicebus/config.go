@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
 	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
@@ -21,6 +22,9 @@ type Config struct {
 
 	// Sessions handles the messages of each session one at a time, in order.
 	Sessions bool
+	// Together is how many messages of a session Receive may return together, for functions that take
+	// batches; the contract is triggers.OrderedTogether. 0: one.
+	Together int
 	// MaxSessions bounds the sessions locked at a time, per entity; at least 1.
 	MaxSessions int
 	// SessionIdle is how long a session without messages stays locked while fewer than
@@ -46,7 +50,11 @@ type Config struct {
 	// MaxAttempts must be below the service's limit of deliveries, if that can be read; 0
 	// disables the check.
 	MaxAttempts int
-	Log         *slog.Logger
+	// CountDeliveries makes each delivery an attempt, as at the Azure Functions host.
+	CountDeliveries bool
+	// Record has the locks for the next daemon; nil, as with sessions, records none.
+	Record *record.Source
+	Log    *slog.Logger
 }
 
 // PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.

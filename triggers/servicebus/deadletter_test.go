@@ -14,11 +14,11 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// strict is a service that takes so many bytes of a dead letter's properties.
+// strict is a service that accepts a limited number of bytes in a dead letter's properties.
 type strict struct {
 	settler
 	room  int
-	fails error // what it answers in any case
+	fails error // its answer to every request
 	moved []azservicebus.DeadLetterOptions
 	asked int
 }
@@ -42,8 +42,8 @@ func (s *strict) DeadLetterMessage(_ context.Context, _ *azservicebus.ReceivedMe
 	return nil
 }
 
-// A dead letter that the service does not take as it is loses its traceback first, and
-// then all but a short reason; the reason stays.
+// A dead letter that the service does not accept unchanged first loses its traceback, and then
+// everything except a short reason.
 func TestADeadLetterWithoutRoom(t *testing.T) {
 	verdict := triggers.Verdict{Kind: triggers.Reject, Reason: "no good " + strings.Repeat("x", 3000), Detail: strings.Repeat("traceback\n", 1000), Function: "f"}
 	for name, test := range map[string]struct {
@@ -74,7 +74,7 @@ func TestADeadLetterWithoutRoom(t *testing.T) {
 	}
 }
 
-// What has nothing to do with the size is not tried with less.
+// Errors unrelated to the size are not retried with less data.
 func TestADeadLetterThatIsNotRefused(t *testing.T) {
 	for _, err := range []error{context.DeadlineExceeded, &amqp.LinkError{}, &amqp.ConnError{}, &azservicebus.Error{Code: azservicebus.CodeLockLost}} {
 		s := &strict{fails: err}
@@ -84,8 +84,8 @@ func TestADeadLetterThatIsNotRefused(t *testing.T) {
 	}
 }
 
-// The same at the emulator, which has the service's limit: whatever is refused, the message
-// gets to the dead letters at once.
+// The same with the emulator, which has the service's limit: if properties are refused, the message
+// is still dead-lettered at once.
 func TestADeadLetterThatTheServiceRefuses(t *testing.T) {
 	for _, sessions := range []bool{false, true} {
 		for _, taken := range []int{50 << 10, 60 << 10, 65_000} {

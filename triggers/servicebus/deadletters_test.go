@@ -32,7 +32,7 @@ func (b *bed) openDead(t testing.TB, change func(*deadletters.Config)) triggers.
 	return d
 }
 
-// half sends the copy of a dead letter of the queue orders, as a replay does that dies before it
+// half sends the copy of a dead letter of the queue orders, like a replay that dies before it
 // removes the dead letter.
 func (b *bed) half(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter, keepID bool) {
 	t.Helper()
@@ -98,7 +98,7 @@ func TestDeadLetters(t *testing.T) {
 	})
 }
 
-// Where duplicates are dropped, a copy under the message's own id would be lost.
+// With duplicate detection, a copy with the message's own ID would be lost.
 func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
@@ -130,7 +130,7 @@ func subscribed(c *deadletters.Config) {
 	c.Queue, c.Topic, c.Subscriptions = "", "events", []string{"billing"}
 }
 
-// topic makes a topic with subscriptions, and opens a trigger on each.
+// topic creates a topic with subscriptions, and opens a trigger on each.
 func (b *bed) topic(t testing.TB, subscriptions ...string) (out []*trigger) {
 	t.Helper()
 	if err := b.CreateTopic("events"); err != nil {
@@ -145,7 +145,7 @@ func (b *bed) topic(t testing.TB, subscriptions ...string) (out []*trigger) {
 	return out
 }
 
-// A topic gives what is sent to it to all its subscriptions.
+// A topic passes each message to all its subscriptions.
 func TestDeadLettersOfATopic(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	trs := b.topic(t, "billing", "audit")
@@ -189,8 +189,8 @@ func TestDeadLettersOfATopic(t *testing.T) {
 	}
 }
 
-// Without the right Manage it is not known whether duplicates are dropped, nor who
-// else subscribes.
+// Without the right Manage it is not known whether the service drops duplicates, nor which other
+// subscriptions exist.
 func TestDeadLettersWithoutManage(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: time.Second, DuplicateWindow: time.Hour})
 	b.SetKeys(emulator.Key{Name: "all", Key: "k", Manage: true}, emulator.Key{Name: "both", Key: "both", Listen: true, Send: true}, emulator.Key{Name: "listen", Key: "l1sten", Listen: true})
@@ -242,8 +242,8 @@ func TestDeadLettersWithoutManage(t *testing.T) {
 	}
 }
 
-// What the service itself gave up, and what other clients sent, is replayed as it
-// was.
+// Messages that the service itself gave up, and those that other clients dead-lettered, are
+// replayed unchanged.
 func TestDeadLettersOfTheService(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1})
 	s, err := b.client(t).NewSender("orders", nil)
@@ -305,7 +305,7 @@ func TestDeadLettersOfTheService(t *testing.T) {
 	}
 }
 
-// A replayed message has all that it had, with the same types.
+// A replayed message is complete, with the same types.
 func TestAReplayHasAllOfItsMessage(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, nil)
@@ -336,7 +336,7 @@ func TestAReplayHasAllOfItsMessage(t *testing.T) {
 	settle(t, again, triggers.Done)
 }
 
-// A replay of one far behind gives those before it back at its end.
+// A replay of a dead letter far behind returns the earlier ones at its end.
 func TestADeadLetterFarBehind(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: 5 * time.Minute, MaxDeliveryCount: 1000})
 	tr := b.open(t, nil)

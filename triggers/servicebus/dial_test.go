@@ -18,8 +18,8 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-// loweredListener has the links that a server attaches as a sender limit messages to 64 KiB, in the
-// place of 1 MiB and the emulator's envelope.
+// loweredListener limits messages on a server's sender links to 64 KiB, instead of 1 MiB and the
+// emulator's envelope.
 type loweredListener struct{ net.Listener }
 
 func (l loweredListener) Accept() (net.Conn, error) {
@@ -33,7 +33,7 @@ func (c loweredConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(bytes.ReplaceAll(b, []byte("\x80\x00\x00\x00\x00\x00\x11\x00\x00"), []byte("\x80\x00\x00\x00\x00\x00\x01\x00\x00")))
 }
 
-// A message from before the limit of its entity was lowered is received like any other.
+// A message that was sent before the limit of its entity was lowered is received like any other.
 func TestAMessageAboveALoweredLimit(t *testing.T) {
 	t.Parallel()
 	for _, sessions := range []bool{false, true} {
@@ -69,7 +69,7 @@ func (fixedToken) GetToken(context.Context, policy.TokenRequestOptions) (azcore.
 	return azcore.AccessToken{Token: "e30.e30.", ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// A namespace is reached at an endpoint, by TLS with the name of the namespace.
+// A namespace can be reached at another endpoint, by TLS with the name of the namespace.
 func TestTheNameOfANamespace(t *testing.T) {
 	certified := httptest.NewTLSServer(nil)
 	defer certified.Close()

@@ -18,12 +18,13 @@ type entity struct {
 	links
 	admin     *inspector    // nil without the right Manage
 	lock      time.Duration // of a message; 0 if the admin API did not report it
+	most      int           // deliveries of a message; likewise
 	roundTrip time.Duration // measured by check; 0 with sessions
 	copies    copySender
 	sessions  sessionCounts
 }
 
-// sessionCounts count what an entity has in sessions. Guarded by t.mu.
+// sessionCounts count an entity's messages in sessions. Guarded by t.mu.
 type sessionCounts struct {
 	held int // locked here
 	// accepting counts the requests for sessions, and the sessions whose first message is awaited.
@@ -57,7 +58,7 @@ func (e *entity) close(ctx context.Context) error {
 	return errors.Join(append(errs, l.client.Close(ctx))...)
 }
 
-// closeLimit bounds the end of a receiver, or of the whole trigger.
+// closeLimit limits the time to close a receiver, or the whole trigger.
 const closeLimit = 10 * time.Second
 
 // linkLimit bounds the first attempt to settle a message, over the link that delivered it. The

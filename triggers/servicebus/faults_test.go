@@ -156,8 +156,8 @@ func TestEntitiesThatAreNotThere(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{Config{Queue: "nowhere"}, "is the name right, and is it made?"},
-		{Config{Topic: "events", Subscriptions: []string{"billing"}}, "is the name right, and is it made?"},
+		{Config{Queue: "nowhere"}, "check the name"},
+		{Config{Topic: "events", Subscriptions: []string{"billing"}}, "check the name"},
 		{Config{Queue: "orders"}, "requires sessions; set sessions: true"},
 	} {
 		test.cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -206,8 +206,7 @@ func TestThePrefetch(t *testing.T) {
 	}
 }
 
-// The server goes away, and comes back after a while: while nobody has a message,
-// and while one is worked on.
+// The server stops, and restarts after a while: with no message in flight, and with one.
 func TestAServerThatRestarts(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, nil)
@@ -267,7 +266,7 @@ func TestAReceiverThatIsDeaf(t *testing.T) {
 	b.wantEmpty(t)
 }
 
-// The SDK takes a busy server for no reason to open its link again.
+// The SDK does not open its link again for a busy server.
 func TestAServerThatIsBusy(t *testing.T) {
 	t.Parallel()
 	for _, sessions := range []bool{false, true} {
@@ -332,7 +331,7 @@ func TestAMessageThatCannotBeRead(t *testing.T) {
 	}
 	b.send(t, text("garbled")...)
 	b.receiveUntil(t, tr, emulator.Counts{DeadLettered: 3})
-	// One whose tag is no lock token can be settled over its link.
+	// One whose tag is not a lock token can be settled over its link.
 	if err := b.WrongTags("orders", 1); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +342,7 @@ func TestAMessageThatCannotBeRead(t *testing.T) {
 	b.wantCounts(t, emulator.Counts{DeadLettered: 3})
 }
 
-// receiveUntil has a Receive wait, which must get nothing, until the counts are so.
+// receiveUntil keeps a Receive waiting, which must get nothing, until the counts match.
 func (b *bed) receiveUntil(t *testing.T, tr triggers.Trigger, want emulator.Counts) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -363,7 +362,7 @@ func (b *bed) receiveUntil(t *testing.T, tr triggers.Trigger, want emulator.Coun
 	}
 }
 
-// The server's clock is an hour off, or a little: no lock is lost for that.
+// The server's clock is off by an hour, or by a little: no lock is lost because of that.
 func TestClocksThatDoNotAgree(t *testing.T) {
 	for _, off := range []time.Duration{time.Hour, -time.Hour, 3 * time.Minute, -3 * time.Second} {
 		t.Run(off.String(), func(t *testing.T) {
@@ -391,7 +390,7 @@ func TestClocksThatDoNotAgree(t *testing.T) {
 	}
 }
 
-// quiet checks that nothing comes.
+// quiet checks that nothing is received.
 func quiet(t *testing.T, tr triggers.Trigger, wait time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)

@@ -50,7 +50,7 @@ func (e *entity) find(ctx context.Context, id string) (triggers.Found, error) {
 	for looked := 0; looked < maxSearched; {
 		seen, err := namespace.PeekPage(ctx, e.current.Load().receiver, from, namespace.MaxPeek, &page)
 		if err != nil {
-			return triggers.Found{}, fmt.Errorf("looking for a message of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
+			return triggers.Found{}, fmt.Errorf("searching for a message of %s: %w", e.path(), namespace.Explain(err, namespace.Listen))
 		}
 		for _, m := range seen {
 			if convert.Text(convert.ID(m)) == id {

@@ -39,7 +39,7 @@ func TestFind(t *testing.T) {
 	})
 }
 
-// named sends messages with ids of their sender's.
+// named sends messages with IDs chosen by the sender.
 func (b *bed) named(t *testing.T, ids ...string) *azservicebus.Sender {
 	t.Helper()
 	s, err := b.client(t).NewSender("orders", nil)
@@ -54,7 +54,7 @@ func (b *bed) named(t *testing.T, ids ...string) *azservicebus.Sender {
 	return s
 }
 
-// wantFound wants what others find of a message, but for when it was enqueued.
+// wantFound compares the result of a search for a message, except for the time when it was enqueued.
 func wantFound(t *testing.T, by *trigger, id string, want triggers.Found) {
 	t.Helper()
 	got, err := by.Find(t.Context(), id)
@@ -76,8 +76,8 @@ func wantFound(t *testing.T, by *trigger, id string, want triggers.Found) {
 	}
 }
 
-// What waits for its retry is found by the one that holds it, and, where it is a copy for
-// later, by all; so is what its sender scheduled.
+// A message that waits for its retry is found by the instance that holds it, and, if it is a
+// scheduled copy, by all; so is a message that its sender scheduled.
 func TestFindLater(t *testing.T) {
 	for _, copies := range []bool{false, true} {
 		t.Run(fmt.Sprint("copies ", copies), func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestFindLater(t *testing.T) {
 	}
 }
 
-// Dead letters are not among what is found, and what was replayed has the id that it had.
+// Dead letters are not found, and replayed messages keep their IDs.
 func TestFindTheDead(t *testing.T) {
 	b := start(t, emulator.QueueOptions{LockDuration: time.Minute})
 	tr := b.open(t, nil)
@@ -125,7 +125,7 @@ func TestFindTheDead(t *testing.T) {
 	wantFound(t, tr, "bad", triggers.Found{Place: triggers.PlaceReady, Doubtful: true})
 }
 
-// Beyond the first page, and not beyond the limit.
+// Messages beyond the first page are found, but not those beyond the limit.
 func TestFindIsBounded(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, nil)
@@ -151,7 +151,7 @@ func TestFindIsBounded(t *testing.T) {
 	wantFound(t, tr, fmt.Sprint("m", maxSearched), triggers.Found{})
 }
 
-// With sessions the entity cannot be searched.
+// An entity with sessions cannot be searched.
 func TestFindWithSessions(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
 	tr := b.open(t, func(c *Config) { c.Sessions = true })
@@ -160,7 +160,7 @@ func TestFindWithSessions(t *testing.T) {
 	}
 }
 
-// All subscriptions are looked at.
+// All subscriptions are searched.
 func TestFindInSubscriptions(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	if err := b.CreateTopic("events"); err != nil {

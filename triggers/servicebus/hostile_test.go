@@ -29,7 +29,7 @@ func (f forger) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// What the forger makes decimals and a char of.
+// The values that the forger changes to decimals and a char.
 var (
 	asDecimal128 = amqp.UUID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 	asDecimal64  = uint64(0x0102_0304_0506_0708)
@@ -63,7 +63,7 @@ func (b *bed) forge(t testing.TB, ms ...*azservicebus.AMQPAnnotatedMessage) {
 	}
 }
 
-// hostile are messages that the SDK cannot read, each with what the reason says, and good ones
+// hostile are messages that the SDK cannot read, each with a part of the reason, and good ones
 // between them.
 func hostile(session *string) (all []*azservicebus.AMQPAnnotatedMessage, reasons, good []string) {
 	add := func(reason string, properties map[string]any, annotations map[any]any, value any) {
@@ -106,8 +106,8 @@ func wantReasons(t *testing.T, got, want []string) {
 	}
 }
 
-// A message that the SDK would panic on, or end its link, goes to the dead letters with the
-// reason; the others are handled, and none of their deliveries is wasted.
+// A message that would make the SDK panic, or end its link, is dead-lettered with the reason; the
+// others are handled, and none of their deliveries is wasted.
 func TestMessagesThatTheSDKCannotRead(t *testing.T) {
 	b := start(t, emulator.QueueOptions{MaxDeliveryCount: 2})
 	all, reasons, good := hostile(nil)

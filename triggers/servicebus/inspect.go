@@ -32,13 +32,13 @@ type properties struct {
 func (p *properties) fit(cfg Config, path string) error {
 	switch {
 	case p.status == admin.EntityStatusDisabled || p.status == admin.EntityStatusReceiveDisabled:
-		return fmt.Errorf("%s is switched off for receiving (%s); set its status to Active", path, p.status)
+		return fmt.Errorf("receiving from %s is disabled (%s); set its status to Active", path, p.status)
 	case p.sessions && !cfg.Sessions:
 		return fmt.Errorf("%s requires sessions; set sessions: true", path)
 	case !p.sessions && cfg.Sessions:
-		return fmt.Errorf("%s has no sessions; leave sessions out, or make it anew with sessions", path)
+		return fmt.Errorf("%s has no sessions; remove sessions, or recreate it with sessions", path)
 	case cfg.Scheduled && p.duplicates:
-		return fmt.Errorf("%s detects duplicates, and would drop the copy of a message that is to be tried again; set retry.mode: hold", path)
+		return fmt.Errorf("%s detects duplicates, and would drop the copy of a message for its retry; set retry.mode: hold", path)
 	case cfg.MaxAttempts > 0 && p.maxDeliveries <= cfg.MaxAttempts && !cfg.Scheduled:
 		return fmt.Errorf("the MaxDeliveryCount of %s is %d: it counts releases and lost locks too, and must be more than max_attempts (%d), or messages are dead letters too early; raise it, or lower max_attempts",
 			path, p.maxDeliveries, cfg.MaxAttempts)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
-	"github.com/Azure/go-amqp"
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
@@ -42,6 +41,9 @@ func renewAfter(lock time.Duration) time.Duration { return min(lock/2, maxRenewa
 func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time) *leasedMessage {
 	l := &leasedMessage{e: e, received: m, origin: convert.Origin{Of: m}, start: now}
 	l.failures = convert.Failures(m)
+	if e.t.cfg.CountDeliveries {
+		l.failures = max(l.failures, int(m.DeliveryCount)-1)
+	}
 	l.message, l.misfit = convert.Message(m)
 	l.message.Attempt, l.message.Origin = l.failures+1, &l.origin
 	lock := namespace.ShortestLock
@@ -49,6 +51,7 @@ func newLeasedMessage(e *entity, m *azservicebus.ReceivedMessage, now time.Time)
 		lock = e.lockOf(*m.LockedUntil, now)
 	}
 	l.Init(l, &l.message, l)
+	l.SetToken(e.path(), string(m.LockToken[:]))
 	l.Begin(now, lock, maxRenewal)
 	return l
 }
@@ -78,6 +81,7 @@ func (l *leasedMessage) Settle(ctx context.Context, m *triggers.Message, v trigg
 		}
 		t.mu.Lock()
 		l.retryAt, l.failures = time.Now().Add(v.Delay), m.Attempt
+		t.keeper.Unrecord(&l.Item)
 		t.mu.Unlock()
 		t.keeper.Check()
 		return nil
@@ -95,7 +99,7 @@ func (l *leasedMessage) retryByCopy(ctx context.Context, m *triggers.Message, de
 	at := time.Now().Add(delay).Truncate(time.Millisecond) // the resolution of AMQP
 	sending, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 	defer cancel()
-	if err := l.e.copies.schedule(sending, l.e.current.Load().client, l.e.queue, copyOf(l.received, m.Attempt, at)); err != nil {
+	if err := l.e.copies.schedule(sending, l.e.current.Load().client, l.e.queue, convert.CopyForRetry(l.received, m.Attempt, at)); err != nil {
 		return fmt.Errorf("scheduling message %s of %s for its next attempt: %w", m.ID, l.e.path(), namespace.Explain(err, namespace.Send))
 	}
 	err := l.end(ctx, m, triggers.Verdict{Kind: triggers.Done})
@@ -179,7 +183,7 @@ func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservice
 		return by.DeadLetterMessage(ctx, r, &azservicebus.DeadLetterOptions{Reason: &reason, ErrorDescription: &text, PropertiesToModify: properties})
 	}
 	err := move()
-	if !refusedByService(ctx, err) {
+	if !namespace.Refused(ctx, err) {
 		return err
 	}
 	if r != nil {
@@ -190,27 +194,14 @@ func (l *leasedMessage) deadLetter(ctx context.Context, by settler, r *azservice
 	}
 	delete(properties, "Drover-Traceback")
 	text = reason
-	if again := move(); !refusedByService(ctx, again) {
+	if again := move(); !namespace.Refused(ctx, again) {
 		return again
 	}
 	reason, text, properties = triggers.Tail(v.Reason, shortReason), "", nil
-	if again := move(); !refusedByService(ctx, again) {
+	if again := move(); !namespace.Refused(ctx, again) {
 		return again
 	}
 	return err // the error of the complete letter is the most useful one
-}
-
-// refusedByService reports whether the service refused the request itself. A lost lock, a lost
-// connection and a timeout do not count.
-func refusedByService(ctx context.Context, err error) bool {
-	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	var known *azservicebus.Error // a lost lock or connection, a missing right or entity
-	var link *amqp.LinkError
-	var session *amqp.SessionError
-	var connection *amqp.ConnError
-	return !errors.As(err, &known) && !errors.As(err, &link) && !errors.As(err, &session) && !errors.As(err, &connection)
 }
 
 // The service accepts 4,096 characters of a reason, and 64 KiB for all properties of a message.

@@ -28,11 +28,11 @@ type PeekConfig struct {
 // that has locked its session, and locking it would take it from the function.
 func OpenPeeker(cfg PeekConfig) (triggers.Peeker, error) {
 	if cfg.Sessions {
-		return nil, fmt.Errorf("%s%s has sessions, and Service Bus shows the messages of one only to who holds it: that would take it from the function", cfg.Queue, cfg.Topic)
+		return nil, fmt.Errorf("%s%s has sessions, and Service Bus shows a session's messages only to its holder: peeking would take the session from the function", cfg.Queue, cfg.Topic)
 	}
 	client, err := cfg.Access.Client()
 	if err != nil {
-		return nil, fmt.Errorf("looking at the messages: %w", err)
+		return nil, fmt.Errorf("peeking messages: %w", err)
 	}
 	p := &peeker{cfg: cfg, client: client}
 	if cfg.Queue != "" {
@@ -89,7 +89,7 @@ func (p *peeker) Peek(ctx context.Context, n int) (out []triggers.Message, err e
 			message, misfit := convert.Message(m)
 			message.Origin = &convert.Origin{Of: m}
 			if misfit != "" {
-				p.cfg.Log.Warn("a message is left out, since no function can have it", "message", message.ID, "reason", misfit)
+				p.cfg.Log.Warn("a message is omitted, because no function can receive it", "message", message.ID, "reason", misfit)
 				continue
 			}
 			out = append(out, message)

@@ -38,8 +38,8 @@ func TestPeek(t *testing.T) {
 	})
 }
 
-// All subscriptions are shown, one after the other; what is for later is not, nor what no
-// function can have, which is logged.
+// The messages of all subscriptions are shown, one subscription after the other. Scheduled messages
+// are not shown, nor those that no function can receive, which is logged.
 func TestPeekSubscriptions(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	if err := b.CreateTopic("events"); err != nil {

@@ -27,7 +27,7 @@ func scheduled(n int) (out []*azservicebus.Message) {
 	return out
 }
 
-// A retry by a copy: the message is what it was, and nothing is held here.
+// A retry by a copy: the message is unchanged, and the daemon holds nothing.
 func TestRetryByACopy(t *testing.T) {
 	b := start(t, emulator.QueueOptions{MaxDeliveryCount: 2})
 	tr := b.open(t, func(c *Config) { c.Scheduled, c.MaxAttempts = true, 5 })
@@ -62,7 +62,7 @@ func TestRetryByACopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.wantCounts(t, emulator.Counts{Scheduled: 1})
-		if attempt == 2 { // a restart forgets nothing
+		if attempt == 2 { // a restart keeps everything
 			if err := tr.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -89,8 +89,8 @@ func (t *trigger) leaseOf(d *triggers.Delivery) *leasedMessage {
 	return nil
 }
 
-// A message without a time to live gets a copy without one. It used to get one that lived
-// for 1 ms, and was lost unless somebody waited for it.
+// The copy of a message without a time to live has none, either. It used to have 1 ms, and was lost
+// unless a receiver was waiting for it.
 func TestACopyLivesAsLongAsItsMessage(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, func(c *Config) { c.Scheduled = true })
@@ -107,7 +107,7 @@ func TestACopyLivesAsLongAsItsMessage(t *testing.T) {
 	b.wantEmpty(t)
 }
 
-// full is a message that has all that AMQP gives one.
+// full is a message with everything that AMQP supports.
 func full() *azservicebus.AMQPAnnotatedMessage {
 	text := func(s string) *string { return &s }
 	return &azservicebus.AMQPAnnotatedMessage{
@@ -147,7 +147,7 @@ func wantFull(t *testing.T, got *azservicebus.AMQPAnnotatedMessage) {
 	}
 }
 
-// A copy for a retry has all that its message has, with the same types.
+// A copy for a retry is complete, with the same types.
 func TestACopyHasAllOfItsMessage(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, func(c *Config) { c.Scheduled = true })
@@ -173,7 +173,7 @@ func TestACopyHasAllOfItsMessage(t *testing.T) {
 	b.wantEmpty(t)
 }
 
-// A time to live that the header has no room for is the difference of two times.
+// A time to live that is too long for the header is the difference of two times.
 func TestTimesToLive(t *testing.T) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	received := func(header time.Duration, lives time.Duration) *azservicebus.ReceivedMessage {
@@ -205,13 +205,13 @@ func TestTimesToLive(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	m := received(convert.MaxHeaderTTL, 100*day)
 	m.EnqueuedTime = &now
-	out := copyOf(m, 1, now.Add(10*day))
+	out := convert.CopyForRetry(m, 1, now.Add(10*day))
 	if got := convert.TTL(&azservicebus.ReceivedMessage{TimeToLive: &out.Header.TTL, RawAMQPMessage: out}); got != 90*day {
 		t.Errorf("it lives %v", got)
 	}
 }
 
-// A message that expires before its retry is due is held, and the log says so.
+// A message that expires before its retry is due is held, and this is logged.
 func TestARetryBehindTheEnd(t *testing.T) {
 	for _, scheduled := range []bool{false, true} {
 		b := start(t, emulator.QueueOptions{DeadLetterExpired: true})
@@ -235,7 +235,7 @@ func TestARetryBehindTheEnd(t *testing.T) {
 	}
 }
 
-// A message of which a copy would be too large is held until its retry.
+// A message is held until its retry if a copy of it would be too large.
 func TestARetryWithoutRoomForACopy(t *testing.T) {
 	t.Parallel()
 	const limit = 64 << 10
@@ -264,7 +264,7 @@ func TestARetryWithoutRoomForACopy(t *testing.T) {
 	b.wantCounts(t, emulator.Counts{})
 }
 
-// syncBuffer is a buffer that many goroutines write to.
+// syncBuffer is a buffer for concurrent writes.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -282,8 +282,8 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// A count of failures is of one message: what a sender gives is none, and what somebody
-// sends again with all properties begins at attempt 1.
+// A count of failures belongs to one message: a count from a sender is ignored, and a message that
+// somebody sends again with all properties starts at attempt 1.
 func TestWhoseFailures(t *testing.T) {
 	b := start(t, emulator.QueueOptions{})
 	tr := b.open(t, nil)

@@ -2,8 +2,10 @@ package servicebus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
@@ -38,27 +40,9 @@ func NewSender(access *Access, entity string) (*Sender, error) {
 // earlier messages. Send uses ID (if set), Body, Attributes, OrderingKey (the session) and
 // Properties.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
-	m := &azservicebus.Message{Body: out.Body}
-	if out.ID != "" {
-		m.MessageID = &out.ID
-	}
-	if out.OrderingKey != "" {
-		m.SessionID = &out.OrderingKey
-	}
-	if len(out.Attributes) > 0 {
-		m.ApplicationProperties = make(map[string]any, len(out.Attributes))
-		for name, value := range out.Attributes {
-			m.ApplicationProperties[name] = value
-		}
-	}
-	known := out.Properties()
-	for name, field := range map[string]**string{
-		triggers.ContentType: &m.ContentType, triggers.CorrelationID: &m.CorrelationID, triggers.ReplyTo: &m.ReplyTo,
-		triggers.ReplyToSession: &m.ReplyToSessionID, triggers.To: &m.To, triggers.PartitionKey: &m.PartitionKey, triggers.Subject: &m.Subject,
-	} {
-		if value, given := known[name]; given {
-			*field = &value
-		}
+	m, err := newMessage(out)
+	if err != nil {
+		return fmt.Errorf("sending to %s: %w", s.entity, err)
 	}
 	for {
 		if s.batch == nil {
@@ -81,6 +65,74 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 			return err
 		}
 	}
+}
+
+// newMessage converts a message. The error is a triggers.ErrProperty.
+func newMessage(out *triggers.Message) (*azservicebus.Message, error) {
+	m := &azservicebus.Message{Body: out.Body}
+	if out.ID != "" {
+		m.MessageID = &out.ID
+	}
+	if out.OrderingKey != "" {
+		m.SessionID = &out.OrderingKey
+	}
+	if len(out.Attributes) > 0 {
+		m.ApplicationProperties = make(map[string]any, len(out.Attributes))
+		for name, value := range out.Attributes {
+			m.ApplicationProperties[name] = value
+		}
+	}
+	known := out.Properties()
+	for name, field := range map[string]**string{
+		triggers.ContentType: &m.ContentType, triggers.CorrelationID: &m.CorrelationID, triggers.ReplyTo: &m.ReplyTo,
+		triggers.ReplyToSession: &m.ReplyToSessionID, triggers.To: &m.To, triggers.PartitionKey: &m.PartitionKey, triggers.Subject: &m.Subject,
+	} {
+		if value, given := known[name]; given {
+			*field = &value
+		}
+	}
+	at, life, err := triggers.ReadSchedule(known)
+	if err != nil {
+		return nil, err
+	}
+	if !at.IsZero() {
+		m.ScheduledEnqueueTime = &at
+	}
+	if life > 0 {
+		m.TimeToLive = &life
+	}
+	return m, addTyped(m, known[triggers.ApplicationProperties])
+}
+
+// addTyped adds application properties that are not strings: a JSON object of numbers, booleans and
+// nulls.
+func addTyped(m *azservicebus.Message, text string) error {
+	if text == "" {
+		return nil
+	}
+	var all map[string]any
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&all); err != nil {
+		return fmt.Errorf("%w: %s is no JSON object: %w", triggers.ErrProperty, triggers.ApplicationProperties, err)
+	}
+	for name, value := range all {
+		switch v := value.(type) {
+		case json.Number:
+			if n, err := v.Int64(); err == nil {
+				value = n
+			} else if value, err = v.Float64(); err != nil {
+				return fmt.Errorf("%w: the application property %s is %s, which is not a 64-bit number", triggers.ErrProperty, name, v)
+			}
+		case map[string]any, []any:
+			return fmt.Errorf("%w: the application property %s is an object or a list; Service Bus has texts, numbers and booleans", triggers.ErrProperty, name)
+		}
+		if m.ApplicationProperties == nil {
+			m.ApplicationProperties = make(map[string]any, len(all))
+		}
+		m.ApplicationProperties[name] = value
+	}
+	return nil
 }
 
 // Flush sends pending messages, and returns when the service has accepted them. Messages that it

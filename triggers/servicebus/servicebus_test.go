@@ -18,7 +18,15 @@ import (
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain ignores goroutines that the SDK may leak. When two calls use a receiver without a link, such
+// as a receive and a renewal after a lost connection, AMQPLinksImpl.Get of the SDK opens the link twice: it
+// does not check again after taking its lock. The second link replaces the first, whose two claim renewers
+// are never stopped; they end at their next renewal after the client is closed. A client that drover does
+// not close is still detected, by the goroutines of its connection.
+func TestMain(m *testing.M) {
+	const renewer = "github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus/internal.(*Namespace).startNegotiateClaimRenewer.func3"
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(renewer))
+}
 
 type bed struct {
 	*emulator.Emulator
@@ -87,8 +95,8 @@ func (b *bed) open(t testing.TB, change func(*Config)) *trigger {
 	return tr.(*trigger)
 }
 
-// limited is a connection string without the right Manage, where the emulator
-// has keys; else it is cut off from the admin API.
+// limited returns a connection string without the right Manage if the emulator has keys; otherwise
+// it is cut off from the admin API.
 func (b *bed) limited(t testing.TB) string {
 	t.Helper()
 	b.SetKeys(emulator.Key{Name: "all", Key: "k", Manage: true}, emulator.Key{Name: "listen", Key: "l1sten", Listen: true})
@@ -149,7 +157,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// All of the suite with sessions too: a message of each session of its own.
+// The whole suite also with sessions: each message has its own session.
 func TestConformanceWithSessions(t *testing.T) {
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
 		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: true})

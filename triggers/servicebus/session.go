@@ -25,8 +25,8 @@ const (
 // errSessionEnded is returned if a session is no longer locked here.
 var errSessionEnded = errors.New("the session is no longer held; its messages will be redelivered")
 
-// session is a session that is locked here. Its messages are delivered one at a time, ordered by
-// number. A failed message is retried before later ones.
+// session is a session that is locked here. Its messages are delivered one at a time, or as many as
+// Together, ordered by number. A failed message is retried before later ones.
 type session struct {
 	t     *shared
 	e     *entity
@@ -41,20 +41,22 @@ type session struct {
 
 	// Used by run only.
 	queue   []*leasedMessage // received, in order
-	current *leasedMessage   // in flight, or waiting for its next attempt
+	open    []*leasedMessage // in flight, in order
+	since   time.Time        // when the first of these was received
+	again   []ending         // those delivered with them that failed, or were released since one failed
 	shown   bool             // its first message was prefetched
-	retryAt time.Time
-	failed  int   // failures of current
-	awaited int64 // the number of an abandoned message that will be redelivered
+	retryAt time.Time        // when these are abandoned; zero while messages are in flight
+	awaited []int64          // the numbers of abandoned messages that will be redelivered
 
 	stateMu sync.Mutex
 	state   []byte
 	known   bool // state is the state at the service
 }
 
-// ending describes how the current message ended.
+// ending describes how a message ended.
 type ending struct {
-	kind     triggers.Kind // Done, Reject, Retry; else the session is closed
+	l        *leasedMessage
+	kind     triggers.Kind // Done, Reject, Retry; Release of one of several; else the session is closed
 	delay    time.Duration
 	failures int
 }
@@ -120,15 +122,17 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 	defer retry.Stop()
 	var idleSince time.Time
 	for {
-		if s.current == nil {
+		if len(s.open)+len(s.again) == 0 {
 			if s.turnOver() {
 				return nil
 			}
-			if s.awaited == 0 && len(s.queue) > 0 {
-				s.current, s.queue = s.queue[0], s.queue[1:]
-				idleSince = time.Time{}
+			if n := min(len(s.queue), max(t.cfg.Together, 1)); len(s.awaited) == 0 && n > 0 {
+				s.open, s.queue = slices.Clone(s.queue[:n]), s.queue[n:]
+				s.since, idleSince = s.open[0].start, time.Time{}
 				t.mu.Lock()
-				t.buffer.Add(&s.current.Item)
+				for _, l := range s.open {
+					t.buffer.Add(&l.Item)
+				}
 				t.mu.Unlock()
 				s.show()
 			} else if idleSince.IsZero() {
@@ -137,33 +141,28 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			}
 		}
 		in := came
-		if len(s.queue) > 0 && s.awaited == 0 {
+		if len(s.queue) >= max(t.cfg.Together, 1) && len(s.awaited) == 0 {
 			in = nil
 		}
 		select {
 		case m := <-in:
 			s.enqueue(m)
 		case how := <-s.settled:
-			switch how.kind {
-			case triggers.Done, triggers.Reject:
-				s.current = nil
-				s.has(-1)
-			case triggers.Retry:
-				s.retryAt, s.failed = time.Now().Add(how.delay), how.failures
-				s.retrying(1)
-				retry.Reset(how.delay)
-			default:
+			if !s.endMessage(how) {
 				return nil
+			}
+			if !s.retryAt.IsZero() {
+				retry.Reset(time.Until(s.retryAt))
 			}
 		case <-retry.C:
 			if s.retryAt.IsZero() {
 				continue
 			}
-			if err := s.abandonCurrent(); err != nil {
+			if err := s.abandonAgain(); err != nil {
 				return err
 			}
 		case <-renew.C:
-			if s.current != nil && t.cfg.MaxLockRenewal > 0 && time.Since(s.current.start) > t.cfg.MaxLockRenewal {
+			if len(s.open)+len(s.again) > 0 && t.cfg.MaxLockRenewal > 0 && time.Since(s.since) > t.cfg.MaxLockRenewal {
 				renew.Reset(s.lock / 8) // the lock expires unless the message is settled first
 				continue
 			}
@@ -187,10 +186,7 @@ func (s *session) serve(came <-chan *azservicebus.ReceivedMessage, broken <-chan
 			}
 			// The trigger stops, but a failure must still be recorded.
 		case <-t.ctx.Done():
-			if !s.retryAt.IsZero() {
-				return s.abandonCurrent()
-			}
-			return nil
+			return s.abandonAgain()
 		}
 	}
 }
@@ -220,7 +216,7 @@ func (s *session) crowded() bool {
 
 // turnOver reports whether other sessions should have a turn.
 func (s *session) turnOver() bool {
-	return s.awaited == 0 && s.t.cfg.SessionTurn > 0 && time.Since(s.began) > s.t.cfg.SessionTurn && s.crowded()
+	return len(s.awaited) == 0 && s.t.cfg.SessionTurn > 0 && time.Since(s.began) > s.t.cfg.SessionTurn && s.crowded()
 }
 
 // enqueue inserts a message by its number.
@@ -245,9 +241,7 @@ func (s *session) enqueue(m *azservicebus.ReceivedMessage) {
 	i, _ := slices.BinarySearchFunc(s.queue, l.number(), func(o *leasedMessage, n int64) int { return int(o.number() - n) })
 	s.queue = slices.Insert(s.queue, i, l)
 	s.has(1)
-	if l.number() == s.awaited {
-		s.awaited = 0
-	}
+	s.awaited = slices.DeleteFunc(s.awaited, func(n int64) bool { return n == l.number() })
 }
 
 func (l *leasedMessage) number() int64 {
@@ -257,17 +251,62 @@ func (l *leasedMessage) number() int64 {
 	return *l.received.SequenceNumber
 }
 
-// abandonCurrent abandons the message whose delay is over; it will be redelivered.
-func (s *session) abandonCurrent() error {
-	l := s.current
+// endMessage records how a message ended. After one that failed, it takes back those that
+// Receive has not returned, and when all have ended it sets retryAt. It returns false if the session must be
+// closed: then the service redelivers the unsettled messages.
+func (s *session) endMessage(how ending) (goesOn bool) {
+	switch {
+	case how.kind == triggers.Done || how.kind == triggers.Reject:
+		s.has(-1)
+	case how.kind == triggers.Retry, how.kind == triggers.Release && len(s.open)+len(s.again) > 1:
+		s.again = append(s.again, how)
+	default:
+		return false
+	}
+	s.t.mu.Lock()
+	s.open = slices.DeleteFunc(s.open, func(l *leasedMessage) bool {
+		back := l != how.l && len(s.again) > 0 && s.t.buffer.Remove(&l.Item)
+		if back {
+			s.again = append(s.again, ending{l: l, kind: triggers.Release})
+		}
+		return back || l == how.l
+	})
+	s.t.mu.Unlock()
+	if len(s.open) > 0 || len(s.again) == 0 {
+		return true
+	}
+	delay, failed := time.Duration(0), false
+	for _, each := range s.again {
+		delay, failed = max(delay, each.delay), failed || each.kind == triggers.Retry
+	}
+	if failed {
+		s.retryAt = time.Now().Add(delay)
+		s.retrying(1)
+	}
+	return failed
+}
+
+// abandonAgain abandons the messages that failed and whose delay is over; they will be redelivered. Those
+// that were released with them wait here for that: a delivery would count for them, too.
+func (s *session) abandonAgain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), namespace.SettleLimit)
 	defer cancel()
-	if err := l.abandon(ctx, s.r, l.received, s.failed); err != nil {
-		return fmt.Errorf("abandoning a message for its next attempt: %w", err)
+	for len(s.again) > 0 {
+		how := s.again[0]
+		if how.kind == triggers.Release {
+			s.enqueue(how.l.received)
+		} else if err := how.l.abandon(ctx, s.r, how.l.received, how.failures); err != nil {
+			return fmt.Errorf("abandoning a message for its next attempt: %w", err)
+		} else {
+			s.awaited = append(s.awaited, how.l.number())
+		}
+		s.again = s.again[1:]
+		s.has(-1)
 	}
-	s.current, s.retryAt, s.awaited = nil, time.Time{}, l.number()
-	s.has(-1)
-	s.retrying(-1)
+	if !s.retryAt.IsZero() {
+		s.retryAt = time.Time{}
+		s.retrying(-1)
+	}
 	return nil
 }
 
@@ -313,26 +352,20 @@ func (s *session) dropReceived(lost error) {
 	if !s.retryAt.IsZero() {
 		s.e.sessions.retrying--
 	}
-	s.e.sessions.messages -= len(s.queue)
-	if s.current != nil {
-		s.e.sessions.messages--
-	}
-	if s.current != nil && t.buffer.Remove(&s.current.Item) {
-		s.current = nil
-	}
+	s.e.sessions.messages -= len(s.queue) + len(s.open) + len(s.again)
+	s.open = slices.DeleteFunc(s.open, func(l *leasedMessage) bool { return t.buffer.Remove(&l.Item) })
 	t.mu.Unlock()
 	if lost == nil {
 		return
 	}
-	if s.current != nil && s.retryAt.IsZero() {
-		t.log.Warn("session lost before its message was settled; it will be redelivered", "session", s.id, "message", s.current.message.ID, "error", lost)
-		s.current.Revoke()
-	} else {
-		t.log.Debug("a session was lost", "session", s.id, "error", lost)
+	t.log.Debug("a session was lost", "session", s.id, "error", lost)
+	for _, l := range s.open {
+		t.log.Warn("session lost before its message was settled; it will be redelivered", "session", s.id, "message", l.message.ID, "error", lost)
+		l.Revoke()
 	}
 }
 
-// settle settles the current message. If the session is lost, its message is redelivered.
+// settle settles a message in flight. If the session is lost, its message is redelivered.
 func (s *session) settle(ctx context.Context, l *leasedMessage, m *triggers.Message, v triggers.Verdict) error {
 	if s.ctx.Err() != nil {
 		return nil
@@ -340,13 +373,13 @@ func (s *session) settle(ctx context.Context, l *leasedMessage, m *triggers.Mess
 	if v.Kind == triggers.Retry && v.Delay > 0 {
 		l.expiresBefore(time.Now().Add(v.Delay))
 	}
-	how := ending{kind: v.Kind, delay: v.Delay, failures: m.Attempt}
+	how := ending{l: l, kind: v.Kind, delay: v.Delay, failures: m.Attempt}
 	if v.Kind == triggers.Done || v.Kind == triggers.Reject {
 		ctx, cancel := context.WithTimeout(ctx, namespace.SettleLimit)
 		defer cancel()
 		defer context.AfterFunc(s.ctx, cancel)()
 		if err := l.carryOut(ctx, s.r, l.received, m, v); err != nil {
-			if v.Kind == triggers.Reject && refusedByService(ctx, err) {
+			if v.Kind == triggers.Reject && namespace.Refused(ctx, err) {
 				return fmt.Errorf("settling message %s of session %s of %s as %v: %w", m.ID, s.id, s.e.path(), v.Kind, err) // the session is held, so the caller may try again
 			}
 			s.t.log.Warn("cannot settle a message of a session; it will be redelivered", "session", s.id, "message", m.ID, "verdict", v.Kind, "error", err)

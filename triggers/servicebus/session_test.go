@@ -21,8 +21,8 @@ func ofSession(session string, bodies ...string) (out []triggers.Message) {
 	return out
 }
 
-// More sessions than are held at a time, and two daemons: each message is handled
-// once, those of a session in order, and never two at a time.
+// More sessions than are held at a time, and two daemons: each message is handled once, in the
+// order of its session, and never two of a session at a time.
 func TestManySessionsInTwoDaemons(t *testing.T) {
 	t.Parallel()
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
@@ -85,7 +85,7 @@ func TestManySessionsInTwoDaemons(t *testing.T) {
 	}
 }
 
-// A session with messages without end does not keep others from their turn.
+// A session with an endless supply of messages does not starve others.
 func TestSessionsTakeTurns(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
 	for i := range 200 {
@@ -108,7 +108,7 @@ func TestSessionsTakeTurns(t *testing.T) {
 	}
 }
 
-// One without messages makes room for one with, long before its idle timeout.
+// A session without messages makes room for one with messages, long before its idle timeout.
 func TestAnIdleSessionMakesRoom(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
 	tr := b.open(t, func(c *Config) { c.Sessions, c.MaxSessions, c.SessionIdle = true, 1, time.Hour })
@@ -157,7 +157,7 @@ func TestTheStateOfASession(t *testing.T) {
 }
 
 // The connection breaks while a message is handled: it is redelivered, without using an attempt,
-// before those behind it.
+// before later messages.
 func TestASessionWhoseConnectionBreaks(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true})
 	tr := b.open(t, func(c *Config) { c.Sessions = true })
@@ -188,8 +188,8 @@ func TestASessionWhoseConnectionBreaks(t *testing.T) {
 	b.wantEmpty(t)
 }
 
-// What failed and what comes behind keep their places through a stop, and one
-// that the service buries holds nobody up.
+// A failed message and later ones keep their places through a stop, and one that the service
+// dead-letters blocks no other.
 func TestRetriesInASession(t *testing.T) {
 	b := start(t, emulator.QueueOptions{RequiresSession: true, MaxDeliveryCount: 2})
 	tr := b.open(t, func(c *Config) { c.Sessions, c.SessionIdle = true, 300*time.Millisecond })

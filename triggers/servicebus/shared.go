@@ -15,7 +15,7 @@ import (
 // maxCredit bounds the requested messages of one receiver; the SDK allows 5,000.
 const maxCredit = 2000
 
-// shared is what the entities of a trigger share: the leased messages and the room for more.
+// shared is shared by the entities of a trigger: the leased messages and the room for more.
 type shared struct {
 	cfg         Config
 	log         *slog.Logger
@@ -41,6 +41,7 @@ func newShared(cfg Config) *shared {
 	t := &shared{cfg: cfg, log: cfg.Log.With("entity", cfg.paths()), entityCount: len(cfg.addresses()), failing: make(map[address]error)}
 	t.room.L = &t.mu
 	t.keeper, t.buffer = lease.NewKeeper[*leasedMessage](&t.mu), lease.NewBuffer[*leasedMessage](&t.mu)
+	t.keeper.Record = cfg.Record
 	t.buffer.Account, t.buffer.Request, t.buffer.Closed = cfg.Memory, t.room.Broadcast, errClosed
 	cfg.Memory.OnFreed(t.buffer.Wake)
 	t.ctx, t.stop = context.WithCancel(context.Background())

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/servicebus/namespace"
 )
 
 const (
@@ -65,6 +67,7 @@ func open(cfg Config) (*trigger, error) {
 func (t *trigger) start() {
 	context.AfterFunc(t.ctx, t.roomChanged)
 	t.running.Go(func() { t.keeper.Run(t.ctx) })
+	t.running.Go(func() { lease.ReleaseLeft(t.ctx, t.cfg.Record, t.log, t.releaseLeft) })
 	for _, e := range t.entities {
 		if t.cfg.Sessions {
 			for range max(t.cfg.MaxSessions, 1) {
@@ -84,6 +87,20 @@ type trigger struct {
 	entities  []*entity
 	receivers []*receiver // of the entities; none with sessions
 	unwanted  *time.Timer // calls pauseReceivers; guarded by mu
+}
+
+// releaseLeft abandons a message that was in flight when the daemon was killed.
+func (t *trigger) releaseLeft(ctx context.Context, path, token string) error {
+	for _, e := range t.entities {
+		if e.path() == path {
+			err := namespace.AbandonLeft(ctx, e.current.Load().receiver, token)
+			if namespace.LockLost(err) {
+				return lease.ErrLost
+			}
+			return err
+		}
+	}
+	return lease.ErrLost
 }
 
 // Receive implements triggers.Trigger.
@@ -213,4 +230,14 @@ func (t *trigger) Close(ctx context.Context) error {
 		return fmt.Errorf("closing the receiver of %s: %w", t.cfg.paths(), err)
 	}
 	return nil
+}
+
+// AttemptLimit implements triggers.Limited.
+func (t *trigger) AttemptLimit() (limit int) {
+	for _, e := range t.entities {
+		if t.cfg.CountDeliveries && e.most > 0 && (limit == 0 || e.most < limit) {
+			limit = e.most
+		}
+	}
+	return limit
 }

@@ -129,9 +129,12 @@ func expand(connection string) string {
 
 // developmentStorage is the long form of UseDevelopmentStorage=true. The key is published, and the
 // same for all emulators.
-const developmentStorage = "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;" +
+const developmentStorage = "DefaultEndpointsProtocol=http;AccountName=" + developmentAccount + ";" +
 	"AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;" +
-	"QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
+	"QueueEndpoint=http://127.0.0.1:10001/" + developmentAccount + ";"
+
+// developmentAccount is the account of all emulators.
+const developmentAccount = "devstoreaccount1"
 
 // withoutContent removes the body from updates. Otherwise the SDK would send the unchanged body
 // with each renewal. An update whose context has newContent keeps its body.

@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-// The service's clock is off by a day: times are counted by our own.
+// The service's clock is off by a day: times are measured with the local clock.
 func TestAClockThatIsOff(t *testing.T) {
 	t.Parallel()
 	for _, ahead := range []time.Duration{24 * time.Hour, -24 * time.Hour} {
@@ -52,7 +52,7 @@ func TestAClockThatIsOff(t *testing.T) {
 	}
 }
 
-// Errors that a user meets say where, what, and what to do.
+// Errors for users name the place, the problem, and the solution.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
@@ -73,7 +73,7 @@ func TestErrors(t *testing.T) {
 				t.Errorf("a secret or a line end in %q", err)
 			}
 		}
-		fails(a.config(t, "missing"), "missing", "QueueNotFound (HTTP 404)", "create: true makes it")
+		fails(a.config(t, "missing"), "missing", "QueueNotFound (HTTP 404)", "create: true creates it")
 		fails(a.config(t, "Not_A_Name"), "Not_A_Name", "HTTP 400")
 		cfg := a.config(t, "made-here")
 		cfg.Create = true
@@ -93,7 +93,7 @@ func TestErrors(t *testing.T) {
 		}
 
 		gone := at(t, emulator.ConnectionString("127.0.0.1:1"), nil)
-		fails(gone.config(t, "orders"), "127.0.0.1:1: ", "connection refused")
+		fails(gone.config(t, "orders"), "127.0.0.1:1: ", "connection refused", "To start one: drover emulate storagequeue")
 		for _, test := range []struct{ connection, want string }{
 			{"AccountName=x", "needs either AccountKey or SharedAccessSignature"},
 			{"nonsense", "malformed"},
@@ -106,7 +106,7 @@ func TestErrors(t *testing.T) {
 	})
 }
 
-// Signatures, checked by Azurite: what is over, and what lacks a permission.
+// Signatures checked by Azurite: an expired one, and one without a permission.
 func TestSignatures(t *testing.T) {
 	t.Parallel()
 	a := at(t, azuritetest.Start(t).ConnectionString(), nil)
@@ -126,14 +126,14 @@ func TestSignatures(t *testing.T) {
 	}
 	all := sas.QueuePermissions{Read: true, Add: true, Update: true, Process: true}
 
-	// One that is over is read anew, as from a file that was changed.
+	// An expired signature is read again, as from a changed file.
 	var connection atomic.Value
 	connection.Store(signed(all, -time.Minute))
 	account := NewAccount(Access{ConnectionString: func() (string, error) { return connection.Load().(string), nil }})
 	t.Cleanup(account.Close)
 	b := &otherWay{a, account}
 	_, err = Open(t.Context(), b.config(t, queue))
-	if err == nil || !strings.Contains(err.Error(), "the key or signature is wrong or has ended") || strings.Contains(err.Error(), "sig=") {
+	if err == nil || !strings.Contains(err.Error(), "the key or signature is wrong or has expired") || strings.Contains(err.Error(), "sig=") {
 		t.Errorf("a signature that is over: %v", err)
 	}
 	connection.Store(signed(all, 2*time.Second))
@@ -178,7 +178,7 @@ func TestSignatures(t *testing.T) {
 	}
 }
 
-// otherWay is a test's account with another way in.
+// otherWay is a test's account with another kind of access.
 type otherWay struct {
 	*account
 	other *Account

@@ -35,7 +35,7 @@ type account struct {
 
 var queues atomic.Int64
 
-// newQueue makes a queue of a name of its own.
+// newQueue creates a queue with a unique name.
 func (a *account) newQueue(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("queue-%d", queues.Add(1))
@@ -168,7 +168,7 @@ func (a *account) raw(t testing.TB, queue string) *azqueue.QueueClient {
 	return c.QueueClient
 }
 
-// texts returns what a queue holds, as it is written.
+// texts returns the texts in a queue, unchanged.
 func (a *account) texts(t testing.TB, queue string) []string {
 	t.Helper()
 	r, err := a.reach(queue)
@@ -186,7 +186,7 @@ func (a *account) texts(t testing.TB, queue string) []string {
 	return out
 }
 
-// crash ends a trigger as kill -9 of its process would.
+// crash ends a trigger like a kill -9 of its process.
 func (t *trigger) crash() {
 	t.mu.Lock()
 	t.buffer.Close()
@@ -252,7 +252,7 @@ func done(t testing.TB, ds ...*triggers.Delivery) {
 	}
 }
 
-// eventually waits for something that must come.
+// eventually waits for something that must happen.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	late, look := time.NewTimer(30*time.Second), time.NewTicker(10*time.Millisecond)

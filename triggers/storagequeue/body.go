@@ -24,7 +24,7 @@ const (
 // maxText is the service's size limit of an encoded message, in bytes.
 const maxText = 64 << 10
 
-var errBase64 = errors.New("the body is not base64; where senders write the text as it is, set encoding: text")
+var errBase64 = errors.New("the body is not base64; if senders do not encode it, set encoding: text")
 
 func (e Encoding) decode(text string) ([]byte, error) {
 	if e == Text {
@@ -46,7 +46,7 @@ func (e Encoding) encode(body []byte) (string, error) {
 	if e != Text {
 		text = base64.StdEncoding.EncodeToString(body)
 	} else if at := notXML(text); at >= 0 {
-		return "", fmt.Errorf("%w: byte %d is no character of a text; set encoding: base64", triggers.ErrEncoding, at)
+		return "", fmt.Errorf("%w: byte %d is not a character of text; set encoding: base64", triggers.ErrEncoding, at)
 	}
 	if len(text) > maxText {
 		return "", fmt.Errorf("%w for a storage queue: %d bytes as %s; 65536 is the most, which is 48 KiB before base64", triggers.ErrTooLarge, len(text), e)

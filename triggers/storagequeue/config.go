@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
+	"github.com/drover-run/drover/triggers/storagequeue/reasons"
 )
 
 // Config is the configuration of a trigger.
@@ -32,7 +34,11 @@ type Config struct {
 	// Create creates the queue if it is missing.
 	Create bool
 	Ledger *Ledger
-	Log    *slog.Logger
+	// Record has the leases for the next daemon; nil records none.
+	Record *record.Record
+	// Reasons keeps why messages were rejected, if the poison queue gets bodies alone; it may be nil.
+	Reasons *reasons.Store
+	Log     *slog.Logger
 }
 
 // PrefetchAuto prefetches as many messages as are settled in a tenth of a second, as measured.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/lease"
+	"github.com/drover-run/drover/triggers/storagequeue/reasons"
 )
 
 // This file reads a poison queue for an operator. The service shows at most 32 messages
@@ -26,6 +27,9 @@ type DeadLettersConfig struct {
 	PoisonQueue  string
 	PoisonFormat PoisonFormat
 	Encoding     Encoding
+	// Reasons are why messages were rejected, by their IDs in the poison queue, if that has bodies
+	// alone.
+	Reasons map[string]reasons.Reason
 }
 
 // deadLease is how long a dead letter stays hidden if the command that received it was
@@ -167,6 +171,12 @@ func (d *deadLetters) letter(id, text string, inserted time.Time) (triggers.Dead
 		body = []byte(text) // it was rejected because it cannot be decoded
 	}
 	out.Message.Body = body
+	if r, known := d.cfg.Reasons[id]; known {
+		out.Reason, out.Detail, out.Function, out.Message.Attempt, out.Message.Enqueued = r.Error, r.Traceback, r.Function, r.Attempts, r.Enqueued
+		if r.Message != "" {
+			out.Message.ID = r.Message // the one that the log has
+		}
+	}
 	var e Envelope
 	if d.cfg.PoisonFormat != PoisonEnvelope || json.Unmarshal(body, &e) != nil || e.Queue != d.cfg.Queue || e.ID == "" || e.Rejected.IsZero() {
 		return out, true
@@ -261,7 +271,7 @@ func (d *deadLetters) Replay(ctx context.Context, l triggers.DeadLetter, tried t
 	if err != nil || !there {
 		return err
 	}
-	id, err := d.queue.putBack(ctx, o.text)
+	id, err := d.queue.put(ctx, o.text, 0, DefaultTimeToLive)
 	if err != nil {
 		d.mu.Lock()
 		d.taken[l.ID] = receipt{right, time.Time{}} // Close releases it
@@ -335,18 +345,4 @@ func (r *reach) clock(ctx context.Context) (time.Time, error) {
 		return err
 	})
 	return now, err
-}
-
-// putBack sends a message, and returns its ID.
-func (r *reach) putBack(ctx context.Context, text string) (string, error) {
-	end := int32(DefaultTimeToLive.Seconds())
-	id := ""
-	err := r.do("sending to", add, func(c *azqueue.QueueClient) error {
-		got, err := c.EnqueueMessage(ctx, text, &azqueue.EnqueueMessageOptions{TimeToLive: &end})
-		if err == nil && len(got.Messages) > 0 {
-			id = deref(got.Messages[0].MessageID)
-		}
-		return err
-	})
-	return id, err
 }

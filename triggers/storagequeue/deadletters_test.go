@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
+	"github.com/drover-run/drover/triggers/storagequeue/reasons"
 	"github.com/drover-run/drover/triggers/triggertest"
 )
 
@@ -47,7 +48,7 @@ func TestDeadLetters(t *testing.T) {
 				OpenDead: func(t testing.TB) triggers.DeadLetters { return a.openDead(t, queue, nil) },
 				Half: func(t testing.TB, dead triggers.DeadLetters, l triggers.DeadLetter) {
 					d := dead.(*deadLetters)
-					if _, err := d.queue.putBack(t.Context(), l.Own.(own).text); err != nil {
+					if _, err := d.queue.put(t.Context(), l.Own.(own).text, 0, DefaultTimeToLive); err != nil {
 						t.Fatal(err)
 					}
 					if err := d.Close(t.Context()); err != nil {
@@ -61,7 +62,7 @@ func TestDeadLetters(t *testing.T) {
 	})
 }
 
-// bury has dead letters in a queue's poison queue.
+// bury puts dead letters into a queue's poison queue.
 func (a *account) buried(t *testing.T, format PoisonFormat, bodies ...string) (queue string, tr *trigger) {
 	t.Helper()
 	queue = a.newQueue(t)
@@ -73,7 +74,7 @@ func (a *account) buried(t *testing.T, format PoisonFormat, bodies ...string) (q
 	return queue, tr
 }
 
-// A poison queue as Azure Functions writes it has bodies alone.
+// A poison queue that Azure Functions wrote has bodies alone.
 func TestDeadLettersThatAreBodies(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
@@ -107,8 +108,27 @@ func TestDeadLettersThatAreBodies(t *testing.T) {
 	})
 }
 
-// A page that the service shows changes nothing; what is beyond is hidden until
-// the end.
+// In Azure's format a dead letter has another ID than its message had. The message's, which the log has, is
+// kept beside the reason.
+func TestTheIDOfAMessageIsKept(t *testing.T) {
+	t.Parallel()
+	a, dir := emulated(t), t.TempDir()
+	queue := a.newQueue(t)
+	tr := a.open(t, queue, func(c *Config) { c.PoisonFormat, c.Reasons = PoisonBody, reasons.NewStore(dir) })
+	a.send(t, queue, "plain")
+	delivery := receive(t, tr, 1)[0]
+	id := delivery.Message.ID
+	settle(t, delivery, triggers.Verdict{Kind: triggers.Reject, Reason: "no", Function: "f"})
+	d := a.openDead(t, queue, func(c *DeadLettersConfig) {
+		c.PoisonFormat, c.Reasons = PoisonBody, reasons.ReadAll([]string{dir}, queue+PoisonSuffix)
+	})
+	all, err := d.Browse(t.Context(), 32)
+	if err != nil || len(all) != 1 || all[0].Message.ID != id || all[0].ID == id || all[0].Reason != "no" {
+		t.Errorf("%+v, %v; want the message %s", all, err, id)
+	}
+}
+
+// The page that the service can peek is not changed; later messages are hidden until the end.
 func TestALookAtAPoisonQueue(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -136,7 +156,7 @@ func TestALookAtAPoisonQueue(t *testing.T) {
 }
 
 // A replay that cannot put a message back keeps its dead letter, and a dead letter
-// that cannot be deleted is said.
+// that cannot be deleted is reported.
 func TestReplaysThatFail(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

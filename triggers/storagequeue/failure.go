@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -44,11 +45,14 @@ func explain(err error, needs right) error {
 	}
 	var web *url.Error
 	if errors.As(err, &web) {
-		host := ""
+		host, advice := "", ""
 		if at, bad := url.Parse(web.URL); bad == nil {
 			host = at.Host + ": "
+			if errors.Is(web.Err, syscall.ECONNREFUSED) && strings.HasPrefix(at.Path, "/"+developmentAccount+"/") {
+				advice = "; is the storage emulator running? To start one: drover emulate storagequeue"
+			}
 		}
-		return &failure{host + web.Err.Error(), web.Err}
+		return &failure{host + web.Err.Error() + advice, web.Err}
 	}
 	var refused *azcore.ResponseError
 	if !errors.As(err, &refused) {
@@ -68,18 +72,18 @@ func advise(err error, refused *azcore.ResponseError, needs right) string {
 	detail := detailOf(refused.RawResponse)
 	switch {
 	case queueerror.HasCode(err, queueerror.QueueNotFound):
-		return "is the name right, and is it made? create: true makes it"
+		return "check the name; create: true creates it"
 	case queueerror.HasCode(err, queueerror.QueueBeingDeleted):
-		return "it is being deleted, which takes Azure half a minute and more"
+		return "it is being deleted, which takes Azure at least half a minute"
 	case queueerror.HasCode(err, queueerror.AuthenticationFailed, queueerror.InvalidAuthenticationInfo):
-		return strings.TrimSpace("the key or signature is wrong or has ended, or this machine's clock is; " + detail)
+		return strings.TrimSpace("the key or signature is wrong or has expired, or this machine's clock is wrong; " + detail)
 	case queueerror.HasCode(err, queueerror.AuthorizationPermissionMismatch, queueerror.AuthorizationFailure,
 		queueerror.InsufficientAccountPermissions, queueerror.AuthorizationResourceTypeMismatch, queueerror.AuthorizationServiceMismatch):
-		return fmt.Sprintf("the identity needs the role %s, a signature the permission %s; does the account's firewall let this machine in?", needs.role, needs.letter)
+		return fmt.Sprintf("the identity needs the role %s, a signature the permission %s; also check the account's firewall", needs.role, needs.letter)
 	case queueerror.HasCode(err, queueerror.InvalidHeaderValue) && strings.Contains(strings.ToLower(detail), "version"):
-		return "the server does not know the version " + versionOf(refused.RawResponse) + " of the API, which drover uses: take a newer one (Azurite 3.37.0, or newer), or start Azurite with --skipApiVersionCheck"
+		return "the server does not know the version " + versionOf(refused.RawResponse) + " of the API, which drover uses: use a newer one (Azurite 3.37.0, or newer), or start Azurite with --skipApiVersionCheck"
 	case refused.StatusCode == http.StatusServiceUnavailable, refused.StatusCode == http.StatusTooManyRequests:
-		return "the account is throttled: it asks to wait"
+		return "the account is throttled"
 	}
 	return detail
 }

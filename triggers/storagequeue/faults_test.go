@@ -19,8 +19,8 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-// background receives and settles until the test ends, as the dispatcher does:
-// what fails is done again.
+// background receives and settles until the test ends, like the dispatcher: it retries after
+// errors.
 func background(t testing.TB, tr *trigger, handle func(*triggers.Delivery) triggers.Verdict) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -44,8 +44,7 @@ func background(t testing.TB, tr *trigger, handle func(*triggers.Delivery) trigg
 	return func() { cancel(); <-ended }
 }
 
-// restart stops an Azurite as a service manager would, and starts it again over
-// the same data and port.
+// restart stops Azurite like a service manager, and starts it again with the same data and port.
 func restart(t *testing.T, s *azuritetest.Server, dir string, between func()) *azuritetest.Server {
 	t.Helper()
 	s.Stop()
@@ -54,8 +53,8 @@ func restart(t *testing.T, s *azuritetest.Server, dir string, between func()) *a
 	return azuritetest.StartIn(t, dir, port)
 }
 
-// The server goes, while messages are received, handled and deleted, and comes
-// back: each message is done, and none is lost.
+// The server stops and restarts while messages are received, handled and deleted: each message is
+// done, and none is lost.
 func TestTheServerGoesAndComesBack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -96,7 +95,7 @@ func TestTheServerGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// An answer to a get that is lost hides its messages for the lease, and no longer.
+// If the answer to a get is lost, its messages are hidden for the lease, and no longer.
 func TestALostAnswer(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -117,8 +116,8 @@ func TestALostAnswer(t *testing.T) {
 	}
 }
 
-// The answer to a renewal is lost: its receipt is stale. The function's work
-// counts, and the message is not run again by this instance.
+// The answer to a renewal is lost, so the receipt is stale. The function's work counts, and this
+// instance does not run the message again.
 func TestAStaleReceipt(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -130,7 +129,7 @@ func TestAStaleReceipt(t *testing.T) {
 	d.OnRevoked(lost)
 	a.Inject(emulator.Fault{Operation: emulator.Update, Times: 1, LoseAnswer: true})
 	<-lost
-	done(t, d) // the service says no
+	done(t, d) // the service refuses
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 	defer cancel()
 	if ds, _ := tr.Receive(ctx, 1); len(ds) > 0 {
@@ -170,7 +169,7 @@ type watcher chan struct{}
 
 func (w watcher) LeaseRevoked() { w <- struct{}{} }
 
-// A server that asks to wait is not asked before.
+// A server that asks clients to wait gets no request before that time.
 func TestThrottling(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests} {
@@ -182,7 +181,7 @@ func TestThrottling(t *testing.T) {
 			tr := a.open(t, queue, nil)
 			a.Inject(emulator.Fault{Operation: emulator.Get, Times: 1, Status: status, Code: "ServerBusy", RetryAfter: "2"})
 			before := time.Now()
-			if _, err := tr.Receive(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "asks to wait") {
+			if _, err := tr.Receive(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "throttled") {
 				t.Errorf("%v", err)
 			}
 			gets := a.Usage()[emulator.Get]
@@ -208,8 +207,8 @@ func TestThrottling(t *testing.T) {
 	}
 }
 
-// A disk of Azurite's that is full: nothing is sent, nothing is lost, and everything continues
-// when there is room again.
+// Azurite's disk is full: nothing is sent, nothing is lost, and everything continues when there is
+// space again.
 func TestAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", dir).CombinedOutput(); err != nil {

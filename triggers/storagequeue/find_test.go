@@ -37,7 +37,7 @@ func TestFind(t *testing.T) {
 	})
 }
 
-// What is hidden until its retry, and what is behind the first that are shown, is not found.
+// Messages hidden until their retry, and messages after the first page, are not found.
 func TestFindWhatIsNotShown(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
@@ -69,7 +69,7 @@ func TestFindWhatIsNotShown(t *testing.T) {
 	})
 }
 
-// A queue that is gone is no message that is not there.
+// A missing queue is not reported as a missing message.
 func TestFindWithoutAQueue(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

@@ -20,7 +20,7 @@ type Ledger struct {
 }
 
 // ErrLedgerInUse is returned if another process has the ledger open.
-var ErrLedgerInUse = errors.New("another daemon runs over this data directory")
+var ErrLedgerInUse = errors.New("another daemon uses this data directory")
 
 const (
 	ledgerMode = 0o600
@@ -37,7 +37,7 @@ func OpenLedger(path string) (l *Ledger, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if damage := recover(); damage != nil { // the file stays open, since bbolt may hold its locks
-			l, err = nil, fmt.Errorf("the ledger of failed attempts, %s, is damaged (%v); remove the file to begin anew: how often messages have failed so far is forgotten then", path, damage)
+			l, err = nil, fmt.Errorf("the ledger of failed attempts, %s, is damaged (%v); remove the file to start over, which forgets earlier failures", path, damage)
 		}
 	}()
 	return readLedger(path)
@@ -47,11 +47,11 @@ func readLedger(path string) (*Ledger, error) {
 	db, err := bbolt.Open(path, ledgerMode, &bbolt.Options{Timeout: lockLimit})
 	switch {
 	case errors.Is(err, bbolterrors.ErrTimeout):
-		return nil, fmt.Errorf("the ledger of failed attempts, %s: %w; give each a data_dir of its own", path, ErrLedgerInUse)
+		return nil, fmt.Errorf("the ledger of failed attempts, %s: %w; give each its own data_dir", path, ErrLedgerInUse)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("the ledger of failed attempts: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("the ledger of failed attempts, %s, cannot be read: %w; remove the file to begin anew: how often messages have failed so far is forgotten then", path, err)
+		return nil, fmt.Errorf("the ledger of failed attempts, %s, cannot be read: %w; remove the file to start over, which forgets earlier failures", path, err)
 	}
 	l := &Ledger{db}
 	if err := l.sweep(time.Now()); err != nil {

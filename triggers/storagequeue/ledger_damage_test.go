@@ -11,7 +11,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// TestADamagedLedger opens a ledger whose pages are cut off or overwritten: the error names what to do.
+// TestADamagedLedger opens a ledger with truncated or overwritten pages: the error includes the
+// solution.
 func TestADamagedLedger(t *testing.T) {
 	for name, damage := range map[string]func(path string, size int64) error{
 		"cut off": func(path string, _ int64) error { return os.Truncate(path, 4*int64(os.Getpagesize())) },
@@ -51,7 +52,7 @@ func TestADamagedLedger(t *testing.T) {
 			if err := damage(path, info.Size()); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := OpenLedger(path); err == nil || !strings.Contains(err.Error(), "remove the file to begin anew") {
+			if _, err := OpenLedger(path); err == nil || !strings.Contains(err.Error(), "remove the file to start over") {
 				t.Errorf("the error is %v", err)
 			}
 		})

@@ -48,7 +48,7 @@ func TestTheLedger(t *testing.T) {
 	}
 	bad := filepath.Join(t.TempDir(), "bad")
 	write(t, bad, bytes.Repeat([]byte("no ledger"), 4096))
-	if _, err := OpenLedger(bad); err == nil || !strings.Contains(err.Error(), "remove the file to begin anew") {
+	if _, err := OpenLedger(bad); err == nil || !strings.Contains(err.Error(), "remove the file to start over") {
 		t.Errorf("a file that is none: %v", err)
 	}
 	if _, err := OpenLedger(filepath.Join(t.TempDir(), "no", "such")); err == nil || !strings.Contains(err.Error(), "no such file") {
@@ -56,8 +56,7 @@ func TestTheLedger(t *testing.T) {
 	}
 }
 
-// The two bounds of a message hold together: its failures, and how often it is
-// delivered.
+// Both bounds apply to a message: the number of its failures, and of its deliveries.
 func TestAttempts(t *testing.T) {
 	for _, test := range []struct {
 		most               int64

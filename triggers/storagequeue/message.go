@@ -52,11 +52,12 @@ func (t *shared) newLeasedMessage(m *azqueue.DequeuedMessage, asked time.Time) *
 		l.misfit = fmt.Sprintf("it was delivered %d times, more than max_dequeue_count (%d), and was never settled: it may crash its worker", l.dequeued, most)
 	}
 	l.Init(l, &l.message, l)
+	l.SetToken(l.message.ID, l.receipt)
 	l.Begin(asked, t.cfg.Lease, 0)
 	return l
 }
 
-// Properties implements triggers.Origin. The receipt is that of the delivery; each renewal
+// Properties implements triggers.Origin. The receipt is the delivery's; each renewal
 // replaces it, and Native has the current one.
 func (l *leasedMessage) Properties() triggers.Properties {
 	out := propertiesOf(l.dequeued, l.expires)
@@ -218,6 +219,7 @@ func (l *leasedMessage) renew(ctx context.Context) error {
 	}
 	if err == nil {
 		l.receipt = receipt
+		l.SetToken(l.message.ID, receipt)
 	}
 	return err
 }

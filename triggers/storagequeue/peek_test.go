@@ -32,7 +32,7 @@ func TestPeek(t *testing.T) {
 	})
 }
 
-// One that is not written as the function reads it is left out, which is said.
+// A message whose encoding differs from the function's is omitted, and this is reported.
 func TestPeekLeavesOutWhatNoFunctionCanHave(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

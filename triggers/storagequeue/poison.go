@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/storagequeue/reasons"
 )
 
 // PoisonSuffix ends the name of a poison queue.
@@ -36,6 +37,9 @@ const (
 	maxReason = 4096
 	// shortestTraceback is the shortest traceback that is kept.
 	shortestTraceback = 64
+	// maxKeptTraceback limits the size of a traceback that is kept for a message in the poison
+	// queue.
+	maxKeptTraceback = 32 << 10
 )
 
 // poisonQueue takes the rejected messages of a queue.
@@ -44,6 +48,7 @@ type poisonQueue struct {
 	source   string // the queue that they are from
 	format   PoisonFormat
 	encoding Encoding
+	reasons  *reasons.Store // nil: they are not kept
 	log      *slog.Logger
 	troubles *triggers.Troubles
 }
@@ -97,14 +102,27 @@ func (p *poisonQueue) copy(ctx context.Context, m rejected) error {
 			p.log.Warn("the message does not fit into an envelope; the poison queue gets the body alone", "message", m.ID, "reason", m.Reason, "error", err)
 		}
 	}
-	err := p.queue.putOrCreate(ctx, text, 0, forever)
+	id, err := p.queue.putOrCreate(ctx, text, 0, forever)
 	if err != nil {
 		err = fmt.Errorf("the poison queue: %w", err)
+	} else if p.reasons != nil && p.format == PoisonBody {
+		p.keepReason(id, m)
 	}
 	if ctx.Err() == nil {
 		p.noteDead(err)
 	}
 	return err
+}
+
+// keepReason keeps why a message was rejected, for an operator. Its ID is that in the poison queue.
+func (p *poisonQueue) keepReason(id string, m rejected) {
+	err := p.reasons.AddReason(p.queue.name, reasons.Reason{
+		ID: id, Message: m.ID, Function: m.Function, Error: triggers.Tail(m.Reason, maxReason), Traceback: triggers.Tail(strings.TrimSpace(m.Detail), maxKeptTraceback),
+		Attempts: m.Attempt, Enqueued: m.Enqueued, Rejected: time.Now().UTC().Truncate(time.Second),
+	})
+	if err != nil {
+		p.log.Warn("the reason of a rejected message is in the log only", "message", m.ID, "error", err)
+	}
 }
 
 // noteDead reports a trouble if rejected messages cannot be moved.

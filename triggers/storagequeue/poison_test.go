@@ -45,7 +45,8 @@ func TestThePoisonQueueCannotBeMade(t *testing.T) {
 	}
 }
 
-// Failures that cannot be counted, as on a full disk, are trouble until they can be.
+// Failures that cannot be counted, for example because the disk is full, are reported as a problem
+// until they can be.
 func TestFailuresThatCannotBeCounted(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -73,7 +74,7 @@ func TestFailuresThatCannotBeCounted(t *testing.T) {
 	}
 }
 
-// What does not fit into an envelope: first the traceback gives way.
+// If a message does not fit into an envelope, the traceback is shortened first.
 func TestLargeDeadLetters(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -110,7 +111,7 @@ func TestLargeDeadLetters(t *testing.T) {
 	}
 }
 
-// Dead letters have no end, unlike messages, which have a week.
+// Dead letters do not expire, unlike messages, which expire after a week.
 func TestDeadLettersStay(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
@@ -128,7 +129,7 @@ func TestDeadLettersStay(t *testing.T) {
 	})
 }
 
-// A message that brings down what runs it has no failures that anybody counted.
+// A message that crashes its daemon has no counted failures.
 func TestTooManyDeliveries(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

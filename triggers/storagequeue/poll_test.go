@@ -7,7 +7,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// rested is a trigger that would ask once an hour, and has been there for long.
+// rested is a trigger that polls once an hour, and was opened long ago.
 func (a *account) rested(t *testing.T, queue string, lease time.Duration) *trigger {
 	t.Helper()
 	tr := a.open(t, queue, func(c *Config) { c.MaxPollInterval, c.Lease = time.Hour, lease })
@@ -19,8 +19,8 @@ func (a *account) rested(t *testing.T, queue string, lease time.Duration) *trigg
 	return tr
 }
 
-// A message released with a delay is requested when the delay is over, however
-// long the pause is.
+// A message that was released with a delay is requested after the delay, regardless of the length
+// of the pause.
 func TestADelayedMessageIsExpected(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -41,8 +41,8 @@ func TestADelayedMessageIsExpected(t *testing.T) {
 	done(t, d)
 }
 
-// A daemon was killed with a leased message: the next one receives it when the
-// lease ends, however long the pause could be.
+// A daemon was killed with a leased message: the next one receives it when the lease ends,
+// regardless of the length of the pause.
 func TestTheFirstLeaseIsWatched(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)
@@ -60,7 +60,7 @@ func TestTheFirstLeaseIsWatched(t *testing.T) {
 	done(t, d)
 }
 
-// At rest there is one request for each pause.
+// An idle trigger sends one request per pause.
 func TestAQueueAtRest(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

@@ -17,12 +17,12 @@ import (
 // maxGet is the largest number of messages that one request returns.
 const maxGet = 32
 
-// maxDelay is the longest time that the service hides a message.
-const maxDelay = 7 * 24 * time.Hour
+// MaxDelay is the longest time for which the service hides a message.
+const MaxDelay = 7 * 24 * time.Hour
 
 // seconds returns a duration as the service expects it: whole seconds, rounded up.
 func seconds(d time.Duration) *int32 {
-	n := int32(math.Ceil(min(max(d, 0), maxDelay).Seconds()))
+	n := int32(math.Ceil(min(max(d, 0), MaxDelay).Seconds()))
 	return &n
 }
 
@@ -118,28 +118,32 @@ func (r *reach) remove(ctx context.Context, id, receipt string) error {
 // forever is the time to live of a message that does not expire.
 const forever = time.Duration(0)
 
-// put adds a message that is hidden for a delay, and expires after ttl.
-func (r *reach) put(ctx context.Context, text string, delay, ttl time.Duration) error {
+// put adds a message that is hidden for a delay, and expires after ttl. It returns the message's ID.
+func (r *reach) put(ctx context.Context, text string, delay, ttl time.Duration) (id string, err error) {
 	o := &azqueue.EnqueueMessageOptions{VisibilityTimeout: seconds(delay)}
 	end := int32(-1)
 	if ttl > forever {
 		end = int32(min(math.Ceil(ttl.Seconds()), math.MaxInt32))
 	}
 	o.TimeToLive = &end
-	return r.do("sending to", add, func(c *azqueue.QueueClient) error {
-		_, err := c.EnqueueMessage(ctx, text, o)
+	err = r.do("sending to", add, func(c *azqueue.QueueClient) error {
+		got, err := c.EnqueueMessage(ctx, text, o)
+		if err == nil && len(got.Messages) > 0 {
+			id = deref(got.Messages[0].MessageID)
+		}
 		return err
 	})
+	return id, err
 }
 
 // putOrCreate is put, but it creates the queue if it is missing.
-func (r *reach) putOrCreate(ctx context.Context, text string, delay, ttl time.Duration) error {
-	err := r.put(ctx, text, delay, ttl)
+func (r *reach) putOrCreate(ctx context.Context, text string, delay, ttl time.Duration) (id string, err error) {
+	id, err = r.put(ctx, text, delay, ttl)
 	if !queueerror.HasCode(err, queueerror.QueueNotFound) {
-		return err
+		return id, err
 	}
 	if err := r.make(ctx); err != nil {
-		return err
+		return "", err
 	}
 	return r.put(ctx, text, delay, ttl)
 }

@@ -36,6 +36,7 @@ type Sender struct {
 
 	mu     sync.Mutex
 	taken  int64
+	lastID string
 	failed error
 }
 
@@ -44,7 +45,7 @@ func NewSender(cfg SenderConfig) (*Sender, error) {
 	if cfg.TimeToLive > 0 && cfg.Delay >= cfg.TimeToLive {
 		return nil, fmt.Errorf("sending to %s: the delay (%v) must be less than the time to live (%v)", cfg.Queue, cfg.Delay, cfg.TimeToLive)
 	}
-	if cfg.Delay > maxDelay {
+	if cfg.Delay > MaxDelay {
 		return nil, fmt.Errorf("sending to %s: the delay (%v) is more than the service's limit of 7 days", cfg.Queue, cfg.Delay)
 	}
 	q, err := cfg.Account.reach(cfg.Queue)
@@ -55,11 +56,16 @@ func NewSender(cfg SenderConfig) (*Sender, error) {
 }
 
 // Send starts sending a message. The error may be that of an earlier message. Only the Body
-// is sent, because a storage queue has no attributes.
+// is sent, because a storage queue has no attributes. The properties ScheduledAt and TimeToLive
+// replace Delay and TimeToLive of the configuration.
 func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 	text, err := s.cfg.Encoding.encode(out.Body)
 	if err != nil {
 		return fmt.Errorf("sending to %s a message of %d bytes: %w", s.cfg.Queue, len(out.Body), err)
+	}
+	delay, life, err := s.schedule(out.Properties())
+	if err != nil {
+		return fmt.Errorf("sending to %s: %w", s.cfg.Queue, err)
 	}
 	s.mu.Lock()
 	err = s.failed
@@ -78,11 +84,12 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 		if s.cfg.Create {
 			put = s.queue.putOrCreate
 		}
-		err := put(ctx, text, s.cfg.Delay, s.cfg.TimeToLive)
+		id, err := put(ctx, text, delay, life)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err == nil {
 			s.taken++
+			s.lastID = id
 			return
 		}
 		if s.failed == nil {
@@ -90,6 +97,32 @@ func (s *Sender) Send(ctx context.Context, out *triggers.Message) error {
 		}
 	})
 	return nil
+}
+
+// schedule returns for how long a message is hidden, and when it expires. The error is a
+// triggers.ErrProperty.
+func (s *Sender) schedule(known triggers.Properties) (delay, life time.Duration, err error) {
+	delay, life = s.cfg.Delay, s.cfg.TimeToLive
+	at, given, err := triggers.ReadSchedule(known)
+	if err != nil {
+		return 0, 0, err
+	}
+	if !at.IsZero() {
+		delay = max(time.Until(at), 0)
+	}
+	switch {
+	case given > 0:
+		life = given
+	case life == DefaultTimeToLive:
+		life += delay // it starts when the message can be received
+	}
+	switch {
+	case delay > MaxDelay:
+		return 0, 0, fmt.Errorf("%w: %s is %s, and a storage queue hides a message for at most 7 days", triggers.ErrProperty, triggers.ScheduledAt, known[triggers.ScheduledAt])
+	case life > 0 && delay >= life:
+		return 0, 0, fmt.Errorf("%w: the message would expire after %v, before it can be received, after %v", triggers.ErrProperty, life, delay.Round(time.Second))
+	}
+	return delay, life, nil
 }
 
 // Flush waits until the service has accepted or refused all messages. Refused messages are
@@ -111,4 +144,12 @@ func (s *Sender) ConfirmedCount() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.taken
+}
+
+// LastID returns the ID that the service assigned to the message of the last Flush, which must have had
+// only one.
+func (s *Sender) LastID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastID
 }

@@ -47,6 +47,36 @@ func TestSenders(t *testing.T) {
 		eventually(t, "it is there", func() bool { return len(a.texts(t, queue)) == 1 })
 		eventually(t, "it has ended", func() bool { return len(a.texts(t, queue)) == 0 })
 
+		// The same, set by the message.
+		sendWith := func(p triggers.Properties) error {
+			s, err := NewSender(SenderConfig{Account: a.Account, Queue: queue, Encoding: Base64})
+			if err != nil {
+				return err
+			}
+			return errors.Join(s.Send(t.Context(), &triggers.Message{Body: []byte("later"), Origin: triggers.Known(p)}), s.Flush(t.Context()))
+		}
+		soon := func(d time.Duration) string { return time.Now().Add(d).Format(time.RFC3339Nano) }
+		if err := sendWith(triggers.Properties{triggers.ScheduledAt: soon(2 * time.Second), triggers.TimeToLive: "4"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.texts(t, queue); len(got) != 0 {
+			t.Errorf("before its time: %q", got)
+		}
+		eventually(t, "it is there", func() bool { return len(a.texts(t, queue)) == 1 })
+		eventually(t, "it has ended", func() bool { return len(a.texts(t, queue)) == 0 })
+		for _, test := range []struct {
+			p    triggers.Properties
+			want string
+		}{
+			{triggers.Properties{triggers.ScheduledAt: soon(8 * 24 * time.Hour)}, "at most 7 days"},
+			{triggers.Properties{triggers.ScheduledAt: soon(time.Hour), triggers.TimeToLive: "60"}, "would expire after 1m0s"},
+			{triggers.Properties{triggers.TimeToLive: "x"}, "not a number of seconds"},
+		} {
+			if err := sendWith(test.p); !errors.Is(err, triggers.ErrProperty) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v: %v, want %q", test.p, err, test.want)
+			}
+		}
+
 		// The limits.
 		if err := send(t, SenderConfig{Encoding: Base64}, strings.Repeat("x", 48<<10)); err != nil {
 			t.Errorf("48 KiB as base64: %v", err)
@@ -65,7 +95,7 @@ func TestSenders(t *testing.T) {
 		}{
 			{Base64, strings.Repeat("x", 48<<10+1), triggers.ErrTooLarge, "65540 bytes as base64; 65536 is the most, which is 48 KiB before base64"},
 			{Text, strings.Repeat("x", 64<<10+1), triggers.ErrTooLarge, "65537 bytes as text"},
-			{Text, "a\x00b", triggers.ErrEncoding, "byte 1 is no character of a text; set encoding: base64"},
+			{Text, "a\x00b", triggers.ErrEncoding, "byte 1 is not a character of text; set encoding: base64"},
 			{Text, "\xff", triggers.ErrEncoding, "byte 0"},
 		} {
 			err := send(t, SenderConfig{Encoding: test.encoding}, test.body)
@@ -87,7 +117,7 @@ func TestSenders(t *testing.T) {
 	})
 }
 
-// What an output sends wakes the trigger of the same queue.
+// A message from an output wakes the trigger of the same queue.
 func TestASendingWakesTheTrigger(t *testing.T) {
 	t.Parallel()
 	a := emulated(t)

@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers/lease"
 )
 
-// shared is what the leased messages of a trigger share.
+// shared is shared by the leased messages of a trigger.
 type shared struct {
 	cfg    Config
 	log    *slog.Logger
@@ -48,8 +48,9 @@ func newShared(cfg Config) (*shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.poison = &poisonQueue{queue: poison, source: cfg.Queue, format: cfg.PoisonFormat, encoding: cfg.Encoding, log: t.log, troubles: &t.troubles}
+	t.poison = &poisonQueue{queue: poison, source: cfg.Queue, format: cfg.PoisonFormat, encoding: cfg.Encoding, reasons: cfg.Reasons, log: t.log, troubles: &t.troubles}
 	t.key = t.queue.address()
+	t.keeper.Record = cfg.Record.Source("storage queue " + t.key)
 	t.asking, t.stopAsking = context.WithCancel(context.Background())
 	return t, nil
 }
@@ -70,6 +71,18 @@ func (t *shared) untrack(l *leasedMessage) {
 	defer t.mu.Unlock()
 	t.keeper.Untrack(&l.Item)
 	t.rate.Settled()
+}
+
+// releaseLeft makes the messages visible that this daemon held when it was killed. A receipt of an
+// earlier delivery is refused, so no message is taken from another receiver.
+func (t *shared) releaseLeft(ctx context.Context, wake func()) {
+	n := lease.ReleaseLeft(ctx, t.keeper.Record, t.log, func(ctx context.Context, id, receipt string) error {
+		_, err := t.queue.hide(ctx, id, receipt, 0)
+		return lostIfStale(err)
+	})
+	if n > 0 {
+		wake()
+	}
 }
 
 // handleDue is called when the lease of a message must be renewed. If the message is prefetched

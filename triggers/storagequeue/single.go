@@ -38,9 +38,9 @@ type SingleConfig struct {
 
 const (
 	newText = "new"
-	// settleTime is how long the creator of a message waits for those of other instances.
+	// settleTime is how long the creator of a message waits for the messages of other instances.
 	settleTime = 300 * time.Millisecond
-	// newTime is the age from which on a new message beside others is not needed.
+	// newTime is the age from which a new message next to others is not needed.
 	newTime = 10 * time.Second
 	// countEvery is how many receives without a message are followed by one count, which shows
 	// whether the message is gone.
@@ -103,7 +103,7 @@ func (s *Single) HoldSingle(ctx context.Context) (*HeldSingle, error) {
 
 // create adds a message, and receives all.
 func (s *Single) create(ctx context.Context) (*HeldSingle, error) {
-	if err := s.queue.put(ctx, newText, 0, forever); err != nil {
+	if _, err := s.queue.put(ctx, newText, 0, forever); err != nil {
 		return nil, err
 	}
 	wait := time.NewTimer(settleTime + rand.N(settleTime))

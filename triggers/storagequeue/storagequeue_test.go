@@ -42,7 +42,7 @@ func (a *account) source(queue string) *triggertest.Source {
 	}
 }
 
-// A renewal must not change a message: the SDK would send its text along.
+// A renewal must not change a message: the SDK would send its text, too.
 func TestRenewalsKeepTheText(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {
@@ -73,7 +73,7 @@ func TestEncodings(t *testing.T) {
 		misfit   string
 	}{
 		{Base64, "aGVsbG8=", "hello", ""},
-		{Base64, "hello!", "", "the body is not base64; where senders write the text as it is, set encoding: text"},
+		{Base64, "hello!", "", "the body is not base64; if senders do not encode it, set encoding: text"},
 		{Base64, "", "", ""},
 		{Text, "aGVsbG8=", "aGVsbG8=", ""},
 		{Text, "hello!", "hello!", ""},
@@ -130,7 +130,7 @@ func TestPolling(t *testing.T) {
 	}
 }
 
-// The approximate count has hidden messages in it; a short queue is counted exactly.
+// The approximate count includes hidden messages; a short queue is counted exactly.
 func TestBacklogBeyondAPeek(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, a *account) {

@@ -43,6 +43,7 @@ func open(ctx context.Context, cfg Config) (*trigger, error) {
 	}
 	t.ctx, t.stop = context.WithCancel(context.Background())
 	t.running.Go(func() { t.keeper.Run(t.ctx) })
+	t.running.Go(func() { t.releaseLeft(t.ctx, t.wake) })
 	cfg.Account.mu.Lock()
 	cfg.Account.wakers[t.queue] = t.wake
 	cfg.Account.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/triggers/timer/schedule"
 )
 
-// State is what a Store keeps of a timer.
+// State is the state of a timer in a Store.
 type State struct {
 	// Schedule identifies the schedule that Next was computed with.
 	Schedule string `json:"schedule"`
@@ -40,8 +40,8 @@ func (s State) NextDue() time.Time {
 }
 
 const (
-	// maxSkew is by how much the clock may go back, or the clocks of two instances differ, so
-	// that no occurrence comes again. After a larger step the earlier time was wrong.
+	// maxSkew is by how much the clock may be set back, or the clocks of two instances differ,
+	// without repeating an occurrence. After a larger step the earlier time was wrong.
 	maxSkew = 5 * time.Minute
 	// onTime is how late a run may start that is not past due.
 	onTime = time.Second

@@ -110,8 +110,8 @@ type run struct {
 	ended  bool // the lease
 }
 
-// Receive implements triggers.Trigger. It returns one delivery at most, and none before that one
-// is settled.
+// Receive implements triggers.Trigger. It returns at most one delivery, and none before that one is
+// settled.
 func (t *Trigger) Receive(ctx context.Context, _ int) ([]*triggers.Delivery, error) {
 	for {
 		now := t.now()

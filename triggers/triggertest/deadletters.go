@@ -335,7 +335,7 @@ func testReplayedBodies(t *testing.T, g *Graveyard) {
 	}
 }
 
-// Many at once, of which every third stays: none twice, none lost.
+// Many at once; every third one stays: none is duplicated or lost.
 func testManyDead(t *testing.T, g *Graveyard) {
 	const n = 200
 	tr := g.Open(t)

@@ -11,7 +11,7 @@ import (
 // Searchable is one empty queue at a real server whose triggers are Finders.
 type Searchable struct {
 	*Source
-	// IDs returns the ids of the messages that nobody has received, in their order.
+	// IDs returns the ids of the messages that were not received, in order.
 	IDs func(t testing.TB) []string
 	// Leased is the Place of a message that another trigger has leased, and Back that of a
 	// released one. Either is empty if the source does not show the message.

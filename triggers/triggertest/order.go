@@ -127,7 +127,7 @@ func (o *orderLog) starts(t *testing.T, m *triggers.Message) (n int, again bool)
 	return n, n < next
 }
 
-// ends is called just before message n of a key is settled for good.
+// ends is called just before message n of a key is finally settled.
 func (o *orderLog) ends(key string, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -140,7 +140,7 @@ func (o *orderLog) ends(key string, n int) {
 	}
 }
 
-// consume receives with room for so many messages, a few at a time, and cancels some Receives.
+// consume receives with room for limited messages, a few at a time, and cancels some Receives.
 // fate chooses the verdict of each message.
 func (o *orderLog) consume(t *testing.T, ctx context.Context, tr triggers.Trigger, room int, random *rand.Rand, fate func(m *triggers.Message, roll int) triggers.Verdict) {
 	slots := make(chan struct{}, room)
@@ -179,7 +179,7 @@ func (o *orderLog) consume(t *testing.T, ctx context.Context, tr triggers.Trigge
 	}
 }
 
-// mixed is what becomes of messages that mostly succeed.
+// mixed has the verdicts of messages that mostly succeed.
 func mixed(m *triggers.Message, roll int) triggers.Verdict {
 	switch {
 	case roll < 8 && m.Attempt < 3:
@@ -190,11 +190,11 @@ func mixed(m *triggers.Message, roll int) triggers.Verdict {
 	return triggers.Verdict{Kind: triggers.Done}
 }
 
-// orderKeys is how many keys there are, orderPerKey how many messages each has, and
-// orderBacklog where they are a backlog.
+// orderKeys is the number of keys, orderPerKey the number of messages for each, and orderBacklog
+// the same for a backlog.
 const orderKeys, orderPerKey, orderBacklog = 8, 40, 150
 
-// sendBatches sends so many messages of each key, the keys mixed, in batches.
+// sendBatches sends a number of messages of each key, the keys mixed, in batches.
 func sendBatches(t *testing.T, s *Source, perKey, batch int) {
 	var all []triggers.Message
 	for n := range perKey {
@@ -254,7 +254,7 @@ func testOrderAfterPause(t *testing.T, s *Source) {
 // flight, and continues with another.
 func testOrderAfterStops(t *testing.T, s *Source) {
 	if s.Reorders {
-		t.Skip("the source redelivers released messages in an order of its own")
+		t.Skip("the source redelivers released messages in its own order")
 	}
 	o := newOrderLog(orderKeys * orderPerKey)
 	random := seeded(t)

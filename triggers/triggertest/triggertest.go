@@ -30,7 +30,7 @@ type Source struct {
 	// Settled waits until the source has no messages left, neither ready nor leased. If
 	// it is nil, the suite waits until leases would have expired.
 	Settled func(t testing.TB)
-	// Reorders is set if the source redelivers released messages in an order of its own,
+	// Reorders is set if the source redelivers released messages in its own order,
 	// also those of one ordering key.
 	Reorders bool
 
@@ -99,7 +99,7 @@ func Run(t *testing.T, open func(t *testing.T, o Options) *Source) {
 // expiryWait is the time after which a message with an expired lease is ready again.
 func expiryWait(lease time.Duration) time.Duration { return lease + max(lease/4, 500*time.Millisecond) }
 
-// gone checks that all messages are settled, so that none is delivered any more.
+// gone checks that all messages are settled, so that none is delivered again.
 func (s *Source) gone(t *testing.T, tr triggers.Trigger) {
 	t.Helper()
 	wait := expiryWait(s.Lease)
@@ -137,7 +137,7 @@ func receive(t *testing.T, tr triggers.Trigger, n int) []*triggers.Delivery {
 	return out
 }
 
-// nothing checks that no message comes for a while.
+// nothing checks that no message arrives for a while.
 func nothing(t *testing.T, tr triggers.Trigger, wait time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wait)

@@ -14,7 +14,8 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
 
-	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/decode"
+	"github.com/drover-run/drover/configs/readfile"
 	"github.com/drover-run/drover/handlers/workers/conformance"
 	"github.com/drover-run/drover/scaler/sim"
 )
@@ -178,7 +179,7 @@ func (c *commandLine) valuesOf(v *kong.Value, argument bool) []string {
 	case "dir", "data-dir", "plot", "write", "app":
 		return []string{":dirs"}
 	case "command":
-		return describeAll(conformance.Languages(), "the worker that drover brings")
+		return describeAll(conformance.Languages(), "drover's built-in worker")
 	case "encoding":
 		return describeAll([]string{"base64", "text"}, "")
 	case "trace":
@@ -206,8 +207,8 @@ type declaredNames struct{ Functions, Connections []string }
 // readNames reads the names of a configuration file, also of one that lacks a variable of the
 // environment. It returns none if the file cannot be read.
 func readNames(file string) (out declaredNames) {
-	text, err := configs.ReadPlain(filepath.Clean(file))
-	if err != nil {
+	text, err := readfile.Plain(filepath.Clean(file))
+	if err != nil || decode.CheckPlain(text) != nil { // it is not safe for any decoder
 		return out
 	}
 	var cfg struct {

@@ -14,7 +14,7 @@ import (
 
 // Choice has the flags that replay and purge have in common.
 type Choice struct {
-	IDs []string `arg:"" optional:"" name:"ids" help:"Select those with these IDs, as with --id."`
+	IDs []string `arg:"" optional:"" name:"ids" help:"Select those with these IDs, from drover dead list, or with these message IDs, from the log."`
 	Filter
 	All    bool   `help:"Select all dead letters; required if no other filter is given."`
 	Limit  int    `placeholder:"N" help:"Stop after N dead letters, oldest first."`
@@ -39,7 +39,7 @@ func (c *Choice) NewSelection(function, verb string) (*Selection, error) {
 	case !c.IsGiven() && !c.All:
 		return nil, exit.UsageError("choose with IDs, --reason, --after, --before or --attribute; --all " + verb + " all of them")
 	case c.IsGiven() && c.All:
-		return nil, exit.UsageError("--all is for all of them: leave it out, or the other choices")
+		return nil, exit.UsageError("--all selects all of them: remove it, or the other choices")
 	case c.Limit < 0:
 		return nil, exit.UsageError("--limit must not be negative")
 	}

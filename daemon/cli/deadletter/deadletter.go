@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -16,8 +17,9 @@ import (
 type Job struct {
 	*Selection
 	Out, Err io.Writer
-	// ErrIsTerminal has the progress drawn on Err.
+	// ErrIsTerminal has the progress drawn on Err, in the colors of Palette.
 	ErrIsTerminal bool
+	Palette       term.Palette
 	// ForceStop is closed to cancel the letters that are being replayed or purged. When the
 	// context ends, those are finished, and no others are started.
 	ForceStop <-chan struct{}

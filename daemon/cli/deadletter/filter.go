@@ -10,17 +10,18 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/cli/exit"
+	"github.com/drover-run/drover/daemon/cli/pairs"
 	"github.com/drover-run/drover/triggers"
 )
 
 // Filter has the flags that select dead letters of a source. A letter must match all that are
 // given.
 type Filter struct {
-	Reason    string            `placeholder:"TEXT" help:"Select those whose reason contains this text, ignoring case."`
-	After     string            `placeholder:"TIME" help:"Select those dead-lettered after a time (2026-01-31, 2026-01-31T08:00:00Z) or within an age (2h, 7d)."`
-	Before    string            `placeholder:"TIME" help:"Select those dead-lettered before a time, or longer ago than an age."`
-	Attribute map[string]string `short:"a" placeholder:"NAME=VALUE" mapsep:"none" help:"Select those with this attribute. May be repeated."`
-	ID        []string          `name:"id" placeholder:"ID" help:"Select the one with this ID. May be repeated."`
+	Reason    string      `placeholder:"TEXT" help:"Select those whose reason contains this text, ignoring case."`
+	After     string      `placeholder:"TIME" help:"Select those dead-lettered after a time (2026-01-31, 2026-01-31T08:00:00Z) or within an age (2h, 7d)."`
+	Before    string      `placeholder:"TIME" help:"Select those dead-lettered before a time, or longer ago than an age."`
+	Attribute pairs.Pairs `short:"a" placeholder:"NAME=VALUE" help:"Select those with this attribute. May be repeated."`
+	ID        []string    `name:"id" placeholder:"ID" help:"Select the one with this ID, or those with this message ID. May be repeated."`
 
 	AnyFunction bool `help:"Include those that other functions rejected from the same source."`
 }
@@ -51,7 +52,7 @@ func (f *Filter) NewMatch(function string, now time.Time) (func(*triggers.DeadLe
 		case !strings.Contains(strings.ToLower(d.Reason), reason):
 		case !after.IsZero() && !d.Died.After(after):
 		case !before.IsZero() && (d.Died.IsZero() || !d.Died.Before(before)):
-		case len(f.ID) > 0 && !slices.Contains(f.ID, d.ID):
+		case len(f.ID) > 0 && !slices.Contains(f.ID, d.ID) && !slices.Contains(f.ID, d.Message.ID):
 		default:
 			for name := range maps.Keys(f.Attribute) {
 				if value, there := d.Message.Attributes[name]; !there || value != f.Attribute[name] {
@@ -84,4 +85,27 @@ func parseWhen(flag, text string, now time.Time) (time.Time, error) {
 		}
 	}
 	return time.Time{}, exit.UsageError(fmt.Sprintf("%s is %q; write a time as 2026-01-31, 2026-01-31T08:00:00Z or \"2026-01-31 08:00\", or an age as 90m or 7d", flag, text))
+}
+
+// SummaryText describes a list of n dead letters with a limit. others is the number of dead letters of other
+// functions that were left out.
+func (f *Filter) SummaryText(n, others, limit int) string {
+	matching := ""
+	if f.IsGiven() {
+		matching = "matching "
+	}
+	text := fmt.Sprintf("%d %sdead letters", n, matching)
+	switch n {
+	case 0:
+		text = "no " + matching + "dead letters"
+	case 1:
+		text = "1 " + matching + "dead letter"
+	}
+	if n == limit && n > 0 {
+		text += ", and maybe more: --limit shows them"
+	}
+	if others > 0 && !f.AnyFunction {
+		text += fmt.Sprintf("; other functions have %d more at the same source: --any-function shows them", others)
+	}
+	return text
 }

@@ -19,7 +19,7 @@ import (
 // journal records in a file which dead letters a replay is sending. To send one back and to
 // remove it are two steps, and the process may be killed between them: the next run finds the
 // letter in the journal, and checks whether it was sent. The journal survives the end of the
-// process, not a power failure. Its methods may be called from any goroutine, but for closeFile.
+// process, not a power failure. Its methods may be called from any goroutine, except for closeFile.
 //
 // A line is "begin ID TIME" or "end ID". A begin is written before the letter is sent, so one
 // that was cut off can be ignored.

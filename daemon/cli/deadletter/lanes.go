@@ -43,5 +43,5 @@ func (l *lanes) nextFor(key string) func() {
 	return waiting[0]
 }
 
-// waitAll returns when no function runs any more.
+// waitAll returns when all functions have ended.
 func (l *lanes) waitAll() { l.all.Wait() }

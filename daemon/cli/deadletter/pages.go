@@ -2,6 +2,9 @@ package deadletter
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/drover-run/drover/triggers"
 )
@@ -40,4 +43,57 @@ func BrowseAll(ctx context.Context, d triggers.DeadLetters, page int) func(yield
 			}
 		}
 	}
+}
+
+// ErrNotFound is the error of FindOne if no dead letter has the ID.
+var ErrNotFound = errors.New("no dead letter has this ID")
+
+// FindOne returns the dead letter with an ID, or else the only one whose message has that ID, because
+// logs print message IDs. The error is ErrNotFound, or lists the dead letters if several have that
+// message ID.
+func FindOne(ctx context.Context, d triggers.DeadLetters, id string) (found triggers.DeadLetter, err error) {
+	var same []string
+	for letter, err := range BrowseAll(ctx, d, FullPage) {
+		switch {
+		case err != nil:
+			return found, err
+		case letter.ID == id:
+			return letter, nil
+		case letter.Message.ID == id:
+			found = letter
+			same = append(same, letter.ID)
+		}
+	}
+	switch len(same) {
+	case 0:
+		return found, ErrNotFound
+	case 1:
+		return found, nil
+	}
+	return found, fmt.Errorf("%d dead letters have the message ID %s; name one of them: %s", len(same), id, firstIDs(same))
+}
+
+// firstIDs returns the first IDs of a list.
+func firstIDs(ids []string) string {
+	const few = 10
+	if len(ids) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(ids[:few], ", "), len(ids)-few)
+	}
+	return strings.Join(ids, ", ")
+}
+
+// ReadOldest returns the oldest dead letters that match, at most PeekPage.
+func ReadOldest(ctx context.Context, d triggers.DeadLetters, match func(*triggers.DeadLetter) bool) (out []triggers.DeadLetter, err error) {
+	for letter, err := range BrowseAll(ctx, d, PeekPage) {
+		if err != nil {
+			return nil, err
+		}
+		if match(&letter) {
+			out = append(out, letter)
+		}
+		if len(out) == PeekPage {
+			break
+		}
+	}
+	return out, nil
 }

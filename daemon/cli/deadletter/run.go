@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
-	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/time/rate"
 
+	"github.com/drover-run/drover/daemon/cli/live"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
@@ -41,9 +41,10 @@ type run struct {
 	failed              int
 	consecutiveFailures int
 	shared              error
-	stuck               map[string]bool // keys of which one letter was left
+	stuck               map[string]bool // keys with a letter that was left
 	skippedBehind       int             // letters that were left behind it
-	showProgress        func()          // to the progress
+	showProgress        func()
+	failures            io.Writer // above the progress
 }
 
 // withJournal processes the letters under the journal of the function's replays; with --dry-run
@@ -221,25 +222,19 @@ func (r *run) countResult(letter triggers.DeadLetter, err error) {
 }
 
 func (r *run) printFailure(letter triggers.DeadLetter, err error) {
-	_, _ = fmt.Fprintf(r.job.Err, "dead letter %s: %s\n", term.OneLine(letter.ID, 80), term.Printable(err.Error()))
+	_, _ = fmt.Fprintf(r.failures, "dead letter %s: %s\n", term.OneLine(letter.ID, 80), term.Printable(err.Error()))
 }
 
 // drawProgress draws the progress if Err is a terminal; clear removes it.
 func (r *run) drawProgress() (clear func()) {
-	r.showProgress = func() {}
+	r.showProgress, r.failures = func() {}, r.job.Err
 	if !r.job.ErrIsTerminal {
 		return func() {}
 	}
-	total := int64(-1) // no source reports how many match
-	if r.job.limit > 0 {
-		total = int64(r.job.limit)
-	}
-	bar := progressbar.NewOptions64(total,
-		progressbar.OptionSetWriter(r.job.Err), progressbar.OptionSetDescription(r.done),
-		progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
-		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetSpinnerChangeInterval(0)) // a spinner would be a goroutine that outlives the bar
-	r.showProgress = func() { _ = bar.Add(1) } // it only draws
-	return func() { _ = bar.Clear() }
+	bar := live.NewProgress(r.job.Err, r.job.Palette, r.done, int64(r.job.limit)) // no source reports how many match
+	r.showProgress = func() { bar.Add(1) }
+	r.failures = bar
+	return bar.Remove
 }
 
 // printSummary prints the summary, and returns why not all is done.
@@ -250,12 +245,12 @@ func (r *run) printSummary(ctx context.Context, matched int, err error) error {
 		text += fmt.Sprintf(" (%d in doubt)", r.doubtful)
 	}
 	if r.skippedBehind > 0 {
-		text += fmt.Sprintf(" (%d behind one that was left, to keep the order)", r.skippedBehind)
+		text += fmt.Sprintf(" (%d after one that was left, to keep the order)", r.skippedBehind)
 	}
 	stopped := ctx.Err() != nil
 	early := stopped || err != nil || r.consecutiveFailures >= maxConsecutiveFailures || r.shared != nil
 	if early {
-		text += ", and those that were not looked at"
+		text += ", and any that were not examined"
 	}
 	if _, failed := fmt.Fprintln(r.job.Out, text); failed != nil {
 		return failed
@@ -270,7 +265,7 @@ func (r *run) printSummary(ctx context.Context, matched int, err error) error {
 	case early:
 		return fmt.Errorf("stopped after %d failures in a row; run the same command again for the rest", maxConsecutiveFailures)
 	case r.failed > 0:
-		return fmt.Errorf("%d could not be %s, and are still there", r.failed, r.done)
+		return fmt.Errorf("%d could not be %s, and were kept", r.failed, r.done)
 	case r.doubtful > 0:
 		return fmt.Errorf("%d are in doubt: an earlier replay was killed and may have sent them; check whether they ran, then purge them, or replay them with --doubtful", r.doubtful)
 	}

@@ -31,10 +31,10 @@ func TestRunsThatFail(t *testing.T) {
 		errs  []string
 	}{
 		"none":       {func(string) error { return nil }, "matched 100, replayed 100, left 0\n", nil},
-		"one":        {failsFor("7", errors.New("too large\x1b[2J")), "matched 100, replayed 99, left 1\n", []string{"dead letter 7: too large?[2J", "1 could not be replayed, and are still there"}},
+		"one":        {failsFor("7", errors.New("too large\x1b[2J")), "matched 100, replayed 99, left 1\n", []string{"dead letter 7: too large?[2J", "1 could not be replayed, and were kept"}},
 		"in doubt":   {failsFor("7", fmt.Errorf("7: %w", triggers.ErrDoubtful)), "matched 100, replayed 99, left 1 (1 in doubt)\n", []string{"may have sent", "with --doubtful"}},
 		"all":        {func(string) error { return errors.New("it is away") }, ", replayed 0, left ", []string{"stopped after 10 failures in a row", "it is away"}},
-		"are shared": {func(string) error { return fmt.Errorf("topic t: %w", triggers.ErrShared) }, ", and those that were not looked at\n", []string{"topic t: others receive", "--shared to replay anyway"}},
+		"are shared": {func(string) error { return fmt.Errorf("topic t: %w", triggers.ErrShared) }, ", and any that were not examined\n", []string{"topic t: others receive", "--shared to replay anyway"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs strings.Builder
@@ -72,7 +72,7 @@ func failsFor(id string, err error) func(string) error {
 // A letter that cannot be replayed blocks the later ones of its session, and no others.
 func TestALetterThatIsLeft(t *testing.T) {
 	bus := func(letter *triggers.DeadLetter) string { return letter.Message.OrderingKey }
-	r := &run{orderKey: bus, showProgress: func() {}, job: &Job{Err: io.Discard}}
+	r := &run{orderKey: bus, showProgress: func() {}, failures: io.Discard, job: new(Job)}
 	letter := func(key string) triggers.DeadLetter {
 		return triggers.DeadLetter{Message: triggers.Message{OrderingKey: key}}
 	}

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
+	"github.com/drover-run/drover/daemon/cli/live"
 	"github.com/drover-run/drover/daemon/cli/messagefile"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
@@ -25,19 +26,48 @@ const (
 	maxHexShown = 1 << 10
 )
 
-// WriteTable writes a table of dead letters.
+// WriteTable writes a table of dead letters, which fits if to is a terminal.
 func WriteTable(to io.Writer, all []triggers.DeadLetter) error {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "id\tdied\tfunction\tattempts\tbytes\treason")
+	columns, _, ok := term.Size(to) // 0, no limit, without a terminal
+	t := NewTable(all, ok)
+	_, err := io.WriteString(to, strings.Join(t.Lines(columns, term.Palette{}), "\n")+"\n")
+	return err
+}
+
+// attemptsUsedUp begins the reason of a dead letter that was not rejected by its function. The number is
+// in a column of its own.
+var attemptsUsedUp = regexp.MustCompile(`^failed (?:\d+ times, the last time with|at its only attempt): `)
+
+// NewTable returns a table with a row for each dead letter. IDs are not shortened, because people copy
+// them into the next command. If it is brief, for a terminal, reasons begin with the error.
+func NewTable(all []triggers.DeadLetter, brief bool) live.Table {
+	t := live.Table{Columns: []live.Column{
+		{Title: "id"},
+		{Title: "died", Drop: 1},
+		{Title: "function", Drop: 4},
+		{Title: "attempts", Right: true, Drop: 2},
+		{Title: "bytes", Right: true, Drop: 3},
+		{Title: "reason", Min: 20},
+	}}
 	for _, d := range all {
 		attempts := "-"
 		if d.Message.Attempt > 0 {
 			attempts = fmt.Sprint(d.Message.Attempt)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", term.OneLine(d.ID, 80), term.LocalTime(d.Died), term.OrDash(term.OneLine(d.Function, 40)), attempts,
-			len(d.Message.Body), term.OrDash(term.OneLine(d.Reason, maxReasonShown)))
+		reason := d.Reason
+		if brief {
+			reason = attemptsUsedUp.ReplaceAllString(reason, "")
+		}
+		var row []live.Cell
+		for _, text := range []string{
+			term.OneLine(d.ID, 80), term.LocalTime(d.Died), term.OrDash(term.OneLine(d.Function, 40)), attempts,
+			fmt.Sprint(len(d.Message.Body)), term.OrDash(term.OneLine(reason, maxReasonShown)),
+		} {
+			row = append(row, live.Cell{Text: text})
+		}
+		t.Rows = append(t.Rows, row)
 	}
-	return w.Flush()
+	return t
 }
 
 // JSONLetter is a dead letter as JSON.
@@ -87,7 +117,7 @@ func timeOrNil(at time.Time) *time.Time {
 	return &at
 }
 
-// FullText returns a dead letter in full, for people.
+// FullText returns a complete dead letter as text.
 func FullText(d triggers.DeadLetter) string {
 	var b strings.Builder
 	m := d.Message

@@ -5,7 +5,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -33,5 +35,31 @@ func TestTexts(t *testing.T) {
 	letter.Message.Body[0] = 0xff
 	if text := FullText(letter); !strings.Contains(text, "ff 00 00") || !strings.Contains(text, "... and 5 bytes more") {
 		t.Errorf("%q", text)
+	}
+}
+
+// People copy IDs from the table into the next command, so a narrow terminal leaves out other columns. What
+// is left of the reason is the error.
+func TestTableOfANarrowTerminal(t *testing.T) {
+	id := "ab4a55db-dd98-4cdf-9a73-2096a1938c8b"
+	all := []triggers.DeadLetter{
+		{ID: id, Function: "doomed", Died: time.Now(), Reason: "failed 3 times, the last time with: ValueError: cannot do x (try 3)", Message: triggers.Message{Attempt: 3}},
+		{ID: "17", Function: "doomed", Died: time.Now(), Reason: "failed at its only attempt: KeyError: 'id'", Message: triggers.Message{Attempt: 1}},
+	}
+	for _, columns := range []int{60, 80, 100, 160} {
+		table := NewTable(all, true)
+		lines := table.Lines(columns, term.Palette{})
+		for _, line := range lines {
+			if term.Columns(line) > columns {
+				t.Errorf("%d columns: %q", columns, line)
+			}
+		}
+		if text := strings.Join(lines, "\n"); !strings.Contains(text, id) || !strings.Contains(text, " ValueError: cannot") || !strings.Contains(text, " KeyError: 'id'") {
+			t.Errorf("%d columns: %s", columns, text)
+		}
+	}
+	table := NewTable(all, false)
+	if text := strings.Join(table.Lines(0, term.Palette{}), "\n"); !strings.Contains(text, all[0].Reason) || !strings.Contains(text, all[1].Reason) {
+		t.Error(text)
 	}
 }

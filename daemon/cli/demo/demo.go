@@ -14,7 +14,9 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon"
+	"github.com/drover-run/drover/daemon/cli/live"
 	"github.com/drover-run/drover/daemon/cli/statustext"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
@@ -30,8 +32,11 @@ type Options struct {
 	For      time.Duration // send for this long
 	Messages int           // for Run: if not 0, send this number instead
 
-	Out  io.Writer
-	Live bool // Out is a terminal, on which a table may be redrawn
+	Out io.Writer
+	// Frame, if not nil, shows a table on a terminal, and Out is the same frame. Palette has its
+	// colors.
+	Frame   *live.Frame
+	Palette term.Palette
 
 	Env     configs.Env
 	Environ func() []string // the environment of worker processes
@@ -138,7 +143,7 @@ func (r *run) countUnsettled(ctx context.Context) (n int64, err error) {
 // that took too long, or the daemon ended.
 func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 	r.started = time.Now()
-	t := newTable(r.Out, r.Live)
+	t := newTable(r.Options)
 	defer t.leaveTable()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -158,7 +163,7 @@ func (r *run) feedAndWatch(ctx context.Context, ended chan error) bool {
 				giveUp = time.After(settleLimit)
 			}
 		}
-		t.showIfDue(r)
+		t.showIfDue(r, feeding)
 		select {
 		case err := <-ended:
 			ended <- err
@@ -245,13 +250,13 @@ func (r *run) printTotals(all bool) bool {
 		failed += s.Failed
 		dead += s.Rejected
 	}
-	for _, f := range functions {
-		if k := r.daemon.Kind(f.name); k != nil {
-			r.printLine("demo: found by measuring: %s is %s: it computes %.0f %% of its time", f.name, k.Words(), 100*k.CPU)
+	for _, f := range r.daemon.Report(context.Background()).Functions {
+		if f.Kind != nil {
+			r.printLine("demo: measured: %s is %s: it computes %.0f %% of its time", f.Name, f.Kind.Words(), 100*f.Kind.CPU)
 		}
 	}
 	for _, a := range r.daemon.Apps() {
-		r.printLine("demo: found by measuring: %s", statustext.AppText(a))
+		r.printLine("demo: measured: %s", statustext.AppText(a))
 	}
 	left, err := r.countUnsettled(context.Background())
 	if err != nil {

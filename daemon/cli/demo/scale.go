@@ -16,6 +16,7 @@ import (
 	"github.com/drover-run/drover/daemon"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/live"
 	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/sources"
@@ -74,7 +75,8 @@ type wave struct {
 	sent    int64
 	shown   time.Time
 	earlier api.FunctionStatus
-	before  int64 // sent when the last line was printed
+	before  int64  // sent when the last line was printed
+	headed  string // the header that was printed last
 	most    struct{ instances, workers int }
 }
 
@@ -215,11 +217,50 @@ func (w *wave) printIfDue(now time.Time) int {
 		backlog = fmt.Sprint(b.Ready)
 	}
 	recent := s.Latency.Since(w.earlier.Latency)
-	w.printLine("demo: %5.1f s  arriving %4.0f/s, waiting %5s, done %4.0f/s, p99 %-8s workers %2d, instances %d %s",
-		now.Sub(w.started).Seconds(), float64(w.sent-w.before)/elapsed.Seconds(), backlog,
-		float64(s.Done-w.earlier.Done)/elapsed.Seconds(), term.ShortDuration(recent.Quantile(0.99))+",", s.Workers, instances, strings.Repeat("█", instances))
+	w.printPoint([]string{
+		fmt.Sprintf("%.1f s", now.Sub(w.started).Seconds()), fmt.Sprintf("%.0f", float64(w.sent-w.before)/elapsed.Seconds()), backlog,
+		fmt.Sprintf("%.0f", float64(s.Done-w.earlier.Done)/elapsed.Seconds()), term.ShortDuration(recent.Quantile(0.99)),
+		fmt.Sprint(s.Workers), fmt.Sprint(instances), strings.Repeat("█", instances),
+	})
 	w.shown, w.earlier, w.before = now, s, w.sent
 	return instances
+}
+
+// waveColumns are the columns of a point of the wave.
+var waveColumns = []live.Column{
+	{Title: "time", Right: true},
+	{Title: "arriving/s", Right: true, Drop: 3},
+	{Title: "waiting", Right: true, Drop: 2},
+	{Title: "done/s", Right: true, Drop: 1},
+	{Title: "p99", Right: true, Drop: 4},
+	{Title: "workers", Right: true, Drop: 1},
+	{Title: "instances", Right: true},
+	{Title: "", Drop: 5},
+}
+
+// printPoint prints a point of the wave: on a terminal a table row that fits, below a header, else a
+// line of text.
+func (w *wave) printPoint(texts []string) {
+	if w.Frame == nil {
+		w.printLine("demo: %7s  arriving %4s/s, waiting %5s, done %4s/s, p99 %-8s workers %2s, instances %s %s",
+			texts[0], texts[1], texts[2], texts[3], texts[4]+",", texts[5], texts[6], texts[7])
+		return
+	}
+	// The columns are wide enough for the largest values, so that the rows are aligned.
+	t := live.Table{Columns: waveColumns, Widths: map[string]int{"time": 7, "waiting": 7, "done/s": 6, "p99": 8, "": maxInstances}}
+	cells := make([]live.Cell, len(texts))
+	for i, text := range texts {
+		cells[i].Text = text
+	}
+	cells[len(cells)-1].Style = term.Green
+	t.Rows = [][]live.Cell{cells}
+	columns, _ := w.Frame.Size()
+	lines := t.Lines(columns, w.Palette)
+	if w.headed != lines[0] { // the first, or after a resize
+		w.headed = lines[0]
+		w.printLine("%s", lines[0])
+	}
+	w.printLine("%s", lines[1])
 }
 
 // printSummary prints the last line and reports whether every message was settled.

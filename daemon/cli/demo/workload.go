@@ -17,8 +17,6 @@ import (
 	"runtime"
 	"time"
 
-	"golang.org/x/image/draw"
-
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/handlers"
@@ -93,12 +91,33 @@ func makeThumbnail(_ context.Context, m *triggers.Message) ([]byte, error) {
 	}
 	const width = 160
 	thumbnail := image.NewRGBA(image.Rect(0, 0, width, max(in.Height*width/in.Width, 1)))
-	draw.ApproxBiLinear.Scale(thumbnail, thumbnail.Bounds(), picture, picture.Bounds(), draw.Src, nil)
+	scaleDown(thumbnail, picture)
 	var out bytes.Buffer
 	if err := jpeg.Encode(&out, thumbnail, nil); err != nil {
 		return nil, fmt.Errorf("encoding the thumbnail: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+// scaleDown fills a picture with the averages of the pixels of a larger one.
+func scaleDown(to, from *image.RGBA) {
+	wide, high := to.Rect.Dx(), to.Rect.Dy()
+	for y := range high {
+		top, bottom := y*from.Rect.Dy()/high, max((y+1)*from.Rect.Dy()/high, y*from.Rect.Dy()/high+1)
+		for x := range wide {
+			left, right := x*from.Rect.Dx()/wide, max((x+1)*from.Rect.Dx()/wide, x*from.Rect.Dx()/wide+1)
+			var sums [4]int
+			for row := top; row < bottom; row++ {
+				for i, v := range from.Pix[from.PixOffset(left, row):from.PixOffset(right, row)] {
+					sums[i%4] += int(v)
+				}
+			}
+			pixels := (bottom - top) * (right - left)
+			for i, sum := range sums {
+				to.Pix[to.PixOffset(x, y)+i] = uint8(sum / pixels)
+			}
+		}
+	}
 }
 
 // endpoint is the server that fetch calls: it takes 100 ms to answer.

@@ -18,12 +18,20 @@ import (
 // SlotLimit bounds the wait for a slot of an app that accepts no messages yet.
 const SlotLimit = 10 * time.Second
 
-// Run runs one message through a function: its handler, its timeout, and the verdict. options has
-// the configuration of that function alone. The report of a function that did not load, or that
-// accepts no messages, has the verdict release.
-func Run(ctx context.Context, function string, m *triggers.Message, options apps.Options) (out *Report, err error) {
+// Options are the options of Run.
+type Options struct {
+	// Options has the configuration of only this function.
+	apps.Options
+	// Interrupts passes the interrupts of the terminal to a function until stop is called. It is
+	// called if options.Terminal is set.
+	Interrupts func(to func()) (stop func())
+}
+
+// Run runs one message through a function, with its handler and timeout, and reports the verdict. If the
+// function did not load or accepts no messages, the verdict is release.
+func Run(ctx context.Context, function string, m *triggers.Message, options Options) (out *Report, err error) {
 	out = &Report{Message: m.ID, Attempt: m.Attempt}
-	f, err := apps.OpenStandalone(ctx, options, function)
+	f, err := apps.OpenStandalone(ctx, options.Options, function)
 	if err != nil {
 		var loadError *handlers.LoadError
 		if ctx.Err() != nil {
@@ -36,6 +44,9 @@ func Run(ctx context.Context, function string, m *triggers.Message, options apps
 		return out, nil
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if options.Terminal != nil {
+		defer options.Interrupts(f.Interrupt)()
+	}
 	source := new(singleSource)
 	f.Trigger = source
 	f.Log = slog.New(slog.DiscardHandler) // the verdict is in the report
@@ -47,6 +58,7 @@ func Run(ctx context.Context, function string, m *triggers.Message, options apps
 	}
 	r := f.RunOne(ctx, triggers.NewDelivery(m, source))
 	out.OutputProperties = r.Properties
+	out.addNamed(r.Named)
 	out.setResult(source.verdict, r.Output, r.Err, source.settled.Sub(r.Start))
 	return out, nil
 }

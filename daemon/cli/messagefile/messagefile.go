@@ -179,7 +179,7 @@ func (out *Messages) addMessage(m *triggers.Message, size *int, most limits) {
 	case len(out.All) == most.messages:
 		out.Truncated = fmt.Sprintf("only the first %d messages are used: no more are kept in memory", most.messages)
 	case *size > most.bytes && len(out.All) > 0:
-		out.Truncated = fmt.Sprintf("only the first %d messages are used: those behind would be more than %d MiB in memory", len(out.All), most.bytes>>20)
+		out.Truncated = fmt.Sprintf("only the first %d messages are used: more would need over %d MiB of memory", len(out.All), most.bytes>>20)
 	default:
 		out.All = append(out.All, m)
 	}

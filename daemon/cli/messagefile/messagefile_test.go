@@ -27,7 +27,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		if bytes.Count(l, []byte("\n")) != 1 || bytes.ContainsFunc(bytes.TrimSuffix(l, []byte("\n")), func(r rune) bool { return r < ' ' || isControl(r) }) {
-			t.Errorf("%q is no line that is safe to print", l)
+			t.Errorf("%q is not a line that is safe to print", l)
 		}
 		file = append(file, l...)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -41,6 +42,10 @@ func countStops(signals chan os.Signal, termInterval time.Duration, second func(
 	wait.Go(func() {
 		var first time.Time
 		for s := range signals {
+			if to := diverted.Load(); to != nil && s == syscall.SIGINT {
+				(*to)()
+				continue
+			}
 			same := termInterval
 			if s == syscall.SIGINT {
 				same = intInterval
@@ -63,12 +68,56 @@ func countStops(signals chan os.Signal, termInterval time.Duration, second func(
 	}
 }
 
+var diverted atomic.Pointer[func()]
+
+// DivertInterrupts calls a function for each SIGINT instead of stopping, until stop is called.
+// Meanwhile Ctrl-Z has no effect: a suspended drover would leave the terminal to the function.
+func DivertInterrupts(to func()) (stop func()) {
+	diverted.Store(&to)
+	signal.Ignore(syscall.SIGTSTP)
+	return func() {
+		signal.Reset(syscall.SIGTSTP)
+		diverted.Store(nil)
+	}
+}
+
 // HangUps returns a channel that receives each SIGHUP, which otherwise ends the process, until
 // ignore is called.
 func HangUps() (hangUps <-chan os.Signal, ignore func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
 	return signals, func() { signal.Stop(signals) }
+}
+
+// ReloadAtHangUps calls reload at each SIGHUP, until leave is called. If the SIGHUP comes from a
+// closed terminal, as isGone reports, it calls stop instead. hangUps is HangUps; nil: SIGHUP is not
+// handled.
+func ReloadAtHangUps(ctx context.Context, hangUps func() (<-chan os.Signal, func()), isGone func() bool, stop func(), reload func(context.Context)) (leave func()) {
+	if hangUps == nil {
+		return func() {}
+	}
+	signals, ignore := hangUps()
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-signals:
+			case <-ctx.Done():
+				return
+			}
+			if isGone() {
+				stop()
+				return
+			}
+			reload(ctx)
+		}
+	})
+	return func() {
+		ignore()
+		cancel()
+		running.Wait()
+	}
 }
 
 // CatchSIGPIPE keeps the process alive when the reader of its log has gone, until stop is
@@ -78,4 +127,11 @@ func CatchSIGPIPE() (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGPIPE)
 	return func() { signal.Stop(signals) }
+}
+
+// Resizes returns a channel that receives each change of the terminal's size, until stop is called.
+func Resizes() (resizes <-chan os.Signal, stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGWINCH)
+	return signals, func() { signal.Stop(signals) }
 }

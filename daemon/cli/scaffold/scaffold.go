@@ -18,11 +18,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/template"
 )
 
-// projects has the files of new projects, by kind. A .tmpl is executed, which also keeps Go's
-// from being built here; a gitignore is written as .gitignore.
+// projects has the files of new projects, by kind. In a .tmpl, {{NAME}} is
+// replaced, and the suffix keeps Go files from being built here. A gitignore is written as .gitignore.
 //
 //go:embed projects
 var projects embed.FS
@@ -36,15 +35,26 @@ var nextCommands = map[string][]string{
 	"node":   {"drover invoke orders --file order.json", "drover run", "drover send orders --file order.json   # from a second terminal"},
 	"go":     {"go mod tidy && go build -o orders .", "./orders run", "./orders send orders --file order.json   # from a second terminal"},
 	"http":   {"python3 app.py", "drover run                              # from a second terminal", "drover send orders --file order.json    # from a third"},
-	"azure":  {"drover emulate storagequeue", "drover run                              # from a second terminal", "drover send orders --file order.json    # from a third"},
+	"azure": {
+		"python3 -m venv .venv && .venv/bin/pip install -r requirements.txt", "drover emulate storagequeue", "drover run .                                 # from a second terminal",
+		"drover send orders -c . --file order.json    # from a third",
+	},
+	"azure-queues": {"drover emulate storagequeue", "drover run                              # from a second terminal", "drover send orders --file order.json    # from a third"},
 }
 
+// schemaFile is the file of the schema, which the first line of a project's configuration names.
+const schemaFile = "drover.schema.json"
+
 // WriteProject writes a project of a kind into a directory, which it creates if it is missing, and
-// prints the files and the next commands to out. If one of the files exists, it writes none.
-func WriteProject(kind, dir string, out io.Writer) error {
+// prints the files and the next commands to out. schema is the JSON Schema of a configuration. If one of
+// the files exists, it writes none.
+func WriteProject(kind, dir string, schema []byte, out io.Writer) error {
 	files, err := projectFiles(kind)
 	if err != nil {
 		return err
+	}
+	if slices.ContainsFunc(files, func(f projectFile) bool { return bytes.Contains(f.text, []byte("$schema=./"+schemaFile)) }) {
+		files = append(files, projectFile{schemaFile, append(slices.Clone(schema), '\n')})
 	}
 	if err := writeFiles(dir, files); err != nil {
 		return err
@@ -62,7 +72,7 @@ func WriteProject(kind, dir string, out io.Writer) error {
 		fmt.Fprintln(out, "  cd "+shellQuoted(dir))
 	}
 	if of := currentModule(); kind == "go" && of.Devel && of.Source == "" {
-		fmt.Fprintln(out, "  # set the location of drover's source in go.mod: this build has no version")
+		fmt.Fprintln(out, "  go mod edit -replace "+modulePath+"=DIR   # DIR: your clone of drover; this version is not published")
 	}
 	for _, line := range nextCommands[kind] {
 		fmt.Fprintln(out, "  "+line)
@@ -89,6 +99,7 @@ type projectFile struct {
 // projectFiles returns the files of a kind, in order.
 func projectFiles(kind string) (files []projectFile, err error) {
 	of := currentModule()
+	values := strings.NewReplacer("{{GO}}", of.Go, "{{VERSION}}", of.Version, "{{REPLACE}}", of.replaceLines())
 	root := path.Join("projects", kind)
 	err = fs.WalkDir(projects, root, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -103,15 +114,7 @@ func projectFiles(kind string) (files []projectFile, err error) {
 		}
 		name = strings.TrimPrefix(name, root+"/")
 		if plain, found := strings.CutSuffix(name, ".tmpl"); found {
-			var out bytes.Buffer
-			t, err := template.New(name).Parse(string(text))
-			if err == nil {
-				err = t.Execute(&out, of)
-			}
-			if err != nil {
-				return err
-			}
-			name, text = plain, out.Bytes()
+			name, text = plain, []byte(values.Replace(string(text)))
 		}
 		if name == "gitignore" {
 			name = ".gitignore"
@@ -170,13 +173,24 @@ func createFile(root *os.Root, name string, text []byte) (err error) {
 type moduleInfo struct {
 	Go      string // the language version that drover needs
 	Version string
-	// Devel is true if drover was built from a source tree, and so has no version that others can
+	// Devel is true if drover was built from a source tree, and has no version that others can
 	// download. Source is that tree, if it is on this machine.
 	Devel  bool
 	Source string
 }
 
 var languageVersion = regexp.MustCompile(`go(1\.\d+)`)
+
+// replaceLines returns the lines of a go.mod that point to the source of a drover that is not published.
+func (m moduleInfo) replaceLines() string {
+	switch {
+	case m.Source != "":
+		return "\n// The drover that wrote this was built from this source, and is not published.\nreplace " + modulePath + " => " + m.Source + "\n"
+	case m.Devel:
+		return "\n// The drover that wrote this was built from source, and is not published. Set the location of your clone:\n// replace " + modulePath + " => ../drover\n"
+	}
+	return ""
+}
 
 // currentModule describes the drover that this program was built from.
 func currentModule() moduleInfo {
@@ -190,21 +204,32 @@ func currentModule() moduleInfo {
 			return out
 		}
 	}
-	_, here, _, _ := runtime.Caller(0)
-	tree := filepath.Dir(filepath.Dir(filepath.Dir(filepath.Dir(here)))) // of daemon/cli/scaffold
-	if text, err := os.ReadFile(filepath.Join(tree, "go.mod")); err == nil && bytes.HasPrefix(text, []byte("module "+modulePath+"\n")) {
-		if out.Source = tree; !plainWord.MatchString(tree) {
-			out.Source = strconv.Quote(tree)
+	_, here, _, _ := runtime.Caller(0)                                              // with -trimpath, no path of this machine
+	trees := []string{filepath.Dir(filepath.Dir(filepath.Dir(filepath.Dir(here))))} // of daemon/cli/scaffold
+	if program, err := os.Executable(); err == nil {
+		trees = append(trees, filepath.Dir(filepath.Dir(program))) // make build writes bin/drover
+	}
+	for _, tree := range trees {
+		if text, err := os.ReadFile(filepath.Join(tree, "go.mod")); err == nil && bytes.HasPrefix(text, []byte("module "+modulePath+"\n")) {
+			if out.Source = tree; !plainWord.MatchString(tree) {
+				out.Source = strconv.Quote(tree)
+			}
+			break
 		}
 	}
 	return out
 }
 
+// unpublished matches the version of a commit without a tag. Such a commit may be on this machine alone.
+var unpublished = regexp.MustCompile(`[-.][0-9]{14}-[0-9a-f]{12}$`)
+
 // releasedVersion returns the version of drover that a program was built from, if others can
-// download it. A build from a source tree, or with local changes, has none.
+// download it: it was itself downloaded, and so has a checksum, or it has a tag. A build from a source
+// tree without a tag, or with local changes, has none.
 func releasedVersion(info *debug.BuildInfo) (version string, found bool) {
 	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
-		if m.Path == modulePath && m.Replace == nil && strings.HasPrefix(m.Version, "v") && !slices.Contains(strings.Split(m.Version, "+"), "dirty") {
+		if m.Path == modulePath && m.Replace == nil && strings.HasPrefix(m.Version, "v") && !slices.Contains(strings.Split(m.Version, "+"), "dirty") &&
+			(m.Sum != "" || !unpublished.MatchString(m.Version)) {
 			return m.Version, true
 		}
 	}

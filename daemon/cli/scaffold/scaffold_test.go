@@ -10,6 +10,9 @@ func TestTheVersionThatAProgramRequires(t *testing.T) {
 	replaced := drover("v1.2.3")
 	replaced.Replace = &debug.Module{Path: "../drover"}
 	released1, old := drover("v1.2.3"), debug.Module{Path: "orders", Version: "v9.9.9"}
+	const untagged = "v1.2.4-0.20261125215732-a8cb8ea00000"
+	downloaded := drover(untagged)
+	downloaded.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	for _, test := range []struct {
 		name string
 		info debug.BuildInfo
@@ -17,8 +20,10 @@ func TestTheVersionThatAProgramRequires(t *testing.T) {
 	}{
 		{"drover itself", debug.BuildInfo{Main: released1}, "v1.2.3"},
 		{"a tree", debug.BuildInfo{Main: drover("(devel)")}, ""},
-		{"a tree without changes", debug.BuildInfo{Main: drover("v1.2.4-0.20261125215732-a8cb8ea00000")}, "v1.2.4-0.20261125215732-a8cb8ea00000"},
-		{"a tree with changes", debug.BuildInfo{Main: drover("v1.2.4-0.20261125215732-a8cb8ea00000+dirty")}, ""},
+		{"a commit without a tag", debug.BuildInfo{Main: drover(untagged)}, ""},
+		{"a commit before the first tag", debug.BuildInfo{Main: drover("v0.0.0-20261125215732-a8cb8ea00000")}, ""},
+		{"go install of a commit", debug.BuildInfo{Main: downloaded}, untagged},
+		{"a tree with changes", debug.BuildInfo{Main: drover(untagged + "+dirty")}, ""},
 		{"a program of a user's", debug.BuildInfo{Main: old, Deps: []*debug.Module{&released1}}, "v1.2.3"},
 		{"one with a replace", debug.BuildInfo{Main: old, Deps: []*debug.Module{&replaced}}, ""},
 	} {

@@ -12,11 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
-
-	"github.com/schollz/progressbar/v3"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/cli/live"
+	"github.com/drover-run/drover/daemon/cli/term"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 )
@@ -26,16 +25,17 @@ import (
 const MaxBody = 64 << 20
 
 // Batch is what to send: Body or else File, Count times or once. Without either, it is each line
-// of Lines: once, or repeatedly up to Count lines. If Lines is empty and Count is not 0, it is the
-// numbers from 1 to Count.
+// of Lines: once, or repeatedly up to Count lines. If there is only a Count, the bodies are the
+// numbers from 1 to Count. A Count of 0 sends nothing.
 type Batch struct {
 	Body  *string
 	File  string // a path, or - for In
 	Lines string // likewise; empty is In, too
-	Count int    // 0 is no limit
+	Count *int   // nil is no limit
 
 	In       io.Reader
 	Progress io.Writer // a terminal for a progress bar, or nil
+	Palette  term.Palette
 }
 
 // SendTo sends the messages that newMessage makes of the bodies, and returns how many of them the
@@ -43,16 +43,13 @@ type Batch struct {
 func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage func(body []byte) *triggers.Message) (int64, error) {
 	progress := func() {}
 	if b.Progress != nil {
-		total := int64(-1)
-		if b.Count > 0 {
-			total = int64(b.Count)
+		total := int64(0) // unknown
+		if b.Count != nil {
+			total = int64(*b.Count)
 		}
-		bar := progressbar.NewOptions64(total,
-			progressbar.OptionSetWriter(b.Progress), progressbar.OptionSetDescription("sending"),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("msg"),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())
-		defer func() { _ = bar.Exit() }()
-		progress = func() { _ = bar.Add(1) } // it only draws
+		bar := live.NewProgress(b.Progress, b.Palette, "sending", total)
+		defer bar.Remove()
+		progress = func() { bar.Add(1) }
 	}
 	for body, err := range b.readBodies() {
 		if err != nil {
@@ -69,13 +66,19 @@ func (b *Batch) SendTo(ctx context.Context, sender dispatch.Sender, newMessage f
 
 // readBodies yields the messages to send.
 func (b *Batch) readBodies() iter.Seq2[[]byte, error] {
+	count := 1
+	if b.Count != nil {
+		count = *b.Count
+	}
 	switch {
+	case count == 0:
+		return func(func([]byte, error) bool) {}
 	case b.Body != nil:
-		return generateBodies(max(b.Count, 1), func(int) []byte { return []byte(*b.Body) })
+		return generateBodies(count, func(int) []byte { return []byte(*b.Body) })
 	case b.File != "":
-		return b.repeatFile()
-	case b.Lines == "" && b.Count > 0:
-		return generateBodies(b.Count, func(n int) []byte { return fmt.Append(nil, n) })
+		return b.repeatFile(count)
+	case b.Lines == "" && b.Count != nil:
+		return generateBodies(count, func(n int) []byte { return fmt.Append(nil, n) })
 	}
 	return func(yield func([]byte, error) bool) {
 		in, done, err := openInput(b.Lines, b.In)
@@ -84,19 +87,22 @@ func (b *Batch) readBodies() iter.Seq2[[]byte, error] {
 			return
 		}
 		defer done()
-		yieldLines(in, b.Count, yield)
+		if b.Count == nil {
+			count = 0
+		}
+		yieldLines(in, count, yield)
 	}
 }
 
-// repeatFile yields File as the body of each message.
-func (b *Batch) repeatFile() iter.Seq2[[]byte, error] {
+// repeatFile yields File as the body of each of count messages.
+func (b *Batch) repeatFile(count int) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		body, err := ReadBody(b.File, b.In, MaxBody)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		generateBodies(max(b.Count, 1), func(int) []byte { return body })(yield)
+		generateBodies(count, func(int) []byte { return body })(yield)
 	}
 }
 
@@ -141,7 +147,7 @@ func generateBodies(count int, body func(n int) []byte) iter.Seq2[[]byte, error]
 	}
 }
 
-// yieldLines yields the lines of in: each once, or repeatedly up to count.
+// yieldLines yields the lines of in: each once, or repeatedly up to count if that is not 0.
 func yieldLines(in io.Reader, count int, yield func([]byte, error) bool) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, MaxBody)

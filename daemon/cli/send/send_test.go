@@ -43,16 +43,20 @@ func TestBatches(t *testing.T) {
 		want  []string
 	}{
 		"a body":                     {Batch{Body: &body}, []string{"text"}},
-		"a body, repeatedly":         {Batch{Body: &body, Count: 3}, []string{"text", "text", "text"}},
+		"a body, repeatedly":         {Batch{Body: &body, Count: times(3)}, []string{"text", "text", "text"}},
+		"a body, never":              {Batch{Body: &body, Count: times(0)}, nil},
 		"a whole file":               {Batch{File: file}, []string{"one\ntwo\n"}},
-		"a whole file, twice":        {Batch{File: file, Count: 2}, []string{"one\ntwo\n", "one\ntwo\n"}},
+		"a whole file, twice":        {Batch{File: file, Count: times(2)}, []string{"one\ntwo\n", "one\ntwo\n"}},
 		"standard input as a file":   {Batch{File: "-", In: strings.NewReader("a\nb")}, []string{"a\nb"}},
-		"numbers":                    {Batch{Count: 3}, []string{"1", "2", "3"}},
+		"numbers":                    {Batch{Count: times(3)}, []string{"1", "2", "3"}},
+		"no numbers":                 {Batch{Count: times(0)}, nil},
+		"a whole file, never":        {Batch{File: file, Count: times(0)}, nil},
+		"no lines":                   {Batch{Lines: file, Count: times(0)}, nil},
 		"lines":                      {Batch{Lines: file}, []string{"one", "two"}},
-		"some lines":                 {Batch{Lines: file, Count: 1}, []string{"one"}},
-		"lines, repeatedly":          {Batch{Lines: file, Count: 5}, []string{"one", "two", "one", "two", "one"}},
+		"some lines":                 {Batch{Lines: file, Count: times(1)}, []string{"one"}},
+		"lines, repeatedly":          {Batch{Lines: file, Count: times(5)}, []string{"one", "two", "one", "two", "one"}},
 		"lines of standard input":    {Batch{In: strings.NewReader("a\n\nb")}, []string{"a", "", "b"}},
-		"lines of standard input, -": {Batch{Lines: "-", In: strings.NewReader("a\n"), Count: 2}, []string{"a", "a"}},
+		"lines of standard input, -": {Batch{Lines: "-", In: strings.NewReader("a\n"), Count: times(2)}, []string{"a", "a"}},
 	} {
 		to := &kept{most: 100}
 		n, err := c.batch.SendTo(t.Context(), to, message)
@@ -69,7 +73,7 @@ func TestBatchesThatFail(t *testing.T) {
 		accepted int64
 		want     string
 	}{
-		"a full server": {Batch{Count: 9}, 4, errFull.Error()},
+		"a full server": {Batch{Count: times(9)}, 4, errFull.Error()},
 		"no lines":      {Batch{In: strings.NewReader("")}, 0, "the input has no line"},
 		"no file":       {Batch{File: "/nowhere/at-all"}, 0, "reading the body: "},
 		"no lines file": {Batch{Lines: "/nowhere/at-all"}, 0, "reading messages: "},
@@ -84,3 +88,5 @@ func TestBatchesThatFail(t *testing.T) {
 		t.Errorf("a body over the limit: %v", err)
 	}
 }
+
+func times(n int) *int { return &n }

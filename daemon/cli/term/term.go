@@ -1,8 +1,9 @@
-// Package term formats values for a terminal. Its results have no control characters, so that a
-// text of a message or a log cannot change what the terminal shows.
+// Package term formats text for a terminal: widths, colors, and short forms of values. Text from outside
+// must pass through Printable first, so that a message or a log cannot control the terminal.
 package term
 
 import (
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -18,6 +19,18 @@ func Printable(text string) string {
 	}, text)
 }
 
+// NewWriter returns a writer that writes text Printable to another one.
+func NewWriter(to io.Writer) io.Writer { return writer{to} }
+
+type writer struct{ to io.Writer }
+
+func (w writer) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(w.to, Printable(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // OneLine returns a text as one line of at most n characters; n must be at least 3. A longer
 // text ends with "...".
 func OneLine(text string, n int) string {
@@ -29,7 +42,7 @@ func OneLine(text string, n int) string {
 }
 
 // IndentLines returns a text whose lines but the first are indented, so that none of them can be
-// taken for a line of its own.
+// taken for a separate line.
 func IndentLines(text string) string { return strings.ReplaceAll(Printable(text), "\n", "\n    ") }
 
 // OrDash returns a text, or "-" if it is empty.

@@ -11,11 +11,9 @@ import (
 // at a time.
 type Baseline struct {
 	Async bool
-	// Threads reports whether the worker can have several threads, Executor whether an async
-	// function gains by them.
-	Threads  bool
-	Executor bool
-	Cores    int
+	// Threads reports whether the worker can have several threads.
+	Threads bool
+	Cores   int
 	// Busy is the fraction of a core that one call at a time uses; 1 for a function that only
 	// computes.
 	Busy float64
@@ -68,7 +66,7 @@ func PlanGrid(l Baseline, asked Requested, budget time.Duration) Plan {
 	var all []ranked
 	for i, processes := range axes[0] {
 		if l.Memory > 0 && l.Free > 0 && float64(processes)*float64(l.Memory) > maxMemoryShare*float64(l.Free) {
-			p.Skipped = append(p.Skipped, Skipped{Settings{Processes: processes}, fmt.Sprintf("%d MiB of memory each are more than there is room for", l.Memory>>20)})
+			p.Skipped = append(p.Skipped, Skipped{Settings{Processes: processes}, fmt.Sprintf("%d MiB of memory each do not fit", l.Memory>>20)})
 			continue
 		}
 		for j, threads := range axes[1] {
@@ -130,9 +128,6 @@ func (l Baseline) gridAxes(asked Requested) [3][]int {
 	switch {
 	case l.Async:
 		coroutines = endsFirst(stepsUpTo(coroutineSteps, max(overshoot*full, 64)))
-		if l.Executor { // fewer of each, since they are multiplied
-			threads, coroutines = endsFirst(threadSteps[1:4]), endsFirst(coroutineSteps[1:4])
-		}
 	case l.Threads:
 		threads = endsFirst(stepsUpTo(threadSteps, max(overshoot*full, 16)))
 	}

@@ -3,9 +3,11 @@ package tune
 import (
 	_ "embed"
 	"fmt"
-	"html/template"
+	"html"
 	"io"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/drover-run/drover/internal/chart"
@@ -14,75 +16,111 @@ import (
 //go:embed report.html
 var page string
 
-var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
-	"number": FormatNumber, "seconds": FormatSeconds, "megabytes": formatMemory,
-}).Parse(page))
-
 // WriteHTML writes the report as a self-contained page: it loads no script, font or other file.
 func (r *Report) WriteHTML(to io.Writer) error {
-	type row struct {
-		Cell
-		Numbers []string
-		Marks   string
-		Part    string // of the best throughput, in percent
-		Chosen  bool
+	var s chart.Drawing
+	kind := "sync"
+	if r.Async {
+		kind = "async"
 	}
-	view := struct {
-		*Report
-		Columns []string
-		Rows    []row
-		Heats   []heatView
-		Lines   []template.HTML
-		Says    []string
-	}{Report: r, Says: r.AdviceLines()}
-	columns, most := r.usedDimensions(), 0.0
-	for _, d := range columns {
-		view.Columns = append(view.Columns, d.name)
+	s.Put(`<h1>%s</h1>`, r.Function)
+	s.Put(`<p class="about">%s, %s. %s. %d cores, %.0f s, %s.</p>`, r.Handler, kind, r.Messages, r.Cores, r.Took, r.Began.Format("2006-01-02 15:04"))
+	if r.Stopped {
+		s.Put(`<div class="card stopped">It was stopped before the whole grid was measured.</div>`)
 	}
-	for i := range r.Cells {
-		most = max(most, r.Cells[i].Throughput)
+	s.Put(`<div class="card says">`)
+	for _, line := range r.AdviceLines() {
+		s.Put(`<p>%s</p>`, line)
 	}
-	add := func(c Cell, marks string) {
-		out := row{Cell: c, Marks: marks, Part: fmt.Sprintf("%.1f%%", 100*c.Throughput/max(most, 1e-9)), Chosen: strings.Contains(marks, "cheapest")}
-		for _, d := range columns {
-			text := "–"
-			if n := d.value(c.Settings); n > 0 {
-				text = fmt.Sprint(n)
-			}
-			out.Numbers = append(out.Numbers, text)
+	s.Put(`</div>`)
+	r.putCharts(&s)
+	r.putTable(&s)
+	if skipped := r.SkippedLines(); len(skipped)+len(r.Notes) > 0 {
+		s.Put(`<h2>Left out, and noted</h2><ul>`)
+		for _, line := range slices.Concat(skipped, r.Notes) {
+			s.Put(`<li>%s</li>`, line)
 		}
-		view.Rows = append(view.Rows, out)
+		s.Put(`</ul>`)
 	}
-	for _, c := range r.SortedCells() {
-		add(c, r.cellMarks(&c))
-	}
-	if r.Auto != nil {
-		add(*r.Auto, "auto")
-	}
-	panels := r.splitPanels()
-	for _, m := range metrics {
-		for _, p := range panels {
-			if len(p.rows) > 0 {
-				view.Heats = append(view.Heats, heatView{m.name, m.unit, p.title, r.drawHeatmap(m, p)})
-			}
-		}
-	}
-	for _, m := range metrics {
-		for _, p := range panels {
-			if len(p.columns) > 1 {
-				view.Lines = append(view.Lines, r.drawLines(m, p))
-			}
-		}
-	}
-	if err := pageTemplate.Execute(to, view); err != nil {
+	if _, err := strings.NewReplacer("{{FUNCTION}}", html.EscapeString(r.Function), "{{BODY}}", s.String()).WriteString(to, page); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return nil
 }
 
-type heatView struct {
-	Name, Unit, Title string
-	SVG               template.HTML
+// putCharts adds a heat map for each metric and panel, and line charts for panels with several columns.
+func (r *Report) putCharts(s *chart.Drawing) {
+	panels := r.splitPanels()
+	s.Put(`<h2>Over the grid</h2>`)
+	s.Put(`<p class="about">A solid frame is the cheapest within 5 %% of the best throughput, a dashed one the best.</p>`)
+	s.Put(`<div class="plots">`)
+	for _, m := range metrics {
+		for _, p := range panels {
+			if len(p.rows) == 0 {
+				continue
+			}
+			unit := m.unit
+			if p.title != "" {
+				unit += ", " + p.title
+			}
+			s.Put(`<figure class="card"><figcaption>%s <span>%s</span></figcaption>`, m.name, unit)
+			r.drawHeatmap(s, m, p)
+			s.Put(`</figure>`)
+		}
+	}
+	s.Put(`</div><div class="plots lower">`)
+	for _, m := range metrics {
+		for _, p := range panels {
+			if len(p.columns) > 1 {
+				s.Put(`<figure class="card">`)
+				r.drawLines(s, m, p)
+				s.Put(`</figure>`)
+			}
+		}
+	}
+	s.Put(`</div>`)
+}
+
+// putTable adds a row for each measured cell, and one for the choice of auto.
+func (r *Report) putTable(s *chart.Drawing) {
+	columns, most := r.usedDimensions(), 0.0
+	s.Put(`<h2>The numbers</h2><div class="card scroll"><table><thead><tr>`)
+	for _, d := range columns {
+		s.Put(`<th scope="col">%s</th>`, d.name)
+	}
+	s.Put(`<th scope="col">calls/s</th><th scope="col"><span aria-hidden="true"></span></th><th scope="col">p50</th><th scope="col">p99</th><th scope="col">CPU, cores</th>`)
+	s.Put(`<th scope="col">memory</th><th scope="col">calls</th><th scope="col" class="marks"></th></tr></thead><tbody>`)
+	for i := range r.Cells {
+		most = max(most, r.Cells[i].Throughput)
+	}
+	row := func(c *Cell, marks string) {
+		class := ""
+		if strings.Contains(marks, "cheapest") {
+			class = "chosen"
+		}
+		s.Put(`<tr class="%s">`, class)
+		for _, d := range columns {
+			text := "–"
+			if n := d.value(c.Settings); n > 0 {
+				text = strconv.Itoa(n)
+			}
+			s.Put(`<td>%s</td>`, text)
+		}
+		if c.Problem != "" {
+			s.Put(`<td colspan="7" class="marks">%s</td><td class="marks"></td></tr>`, c.Problem)
+			return
+		}
+		s.Put(`<td>%s</td><td><span class="bar" aria-hidden="true"><i style="width:%.1f%%"></i></span></td>`, FormatNumber(c.Throughput), 100*c.Throughput/max(most, 1e-9))
+		s.Put(`<td>%s</td><td>%s</td><td>%.2f</td><td>%s</td><td>%d</td><td class="marks">%s</td></tr>`,
+			FormatSeconds(c.P50), FormatSeconds(c.P99), c.CPU, formatMemory(c.Memory), c.Calls, marks)
+	}
+	for _, c := range r.SortedCells() {
+		row(&c, r.cellMarks(&c))
+	}
+	if r.Auto != nil {
+		row(r.Auto, "auto")
+	}
+	s.Put(`</tbody></table></div>`)
 }
 
 // The sizes of a heat map, in pixels.
@@ -94,10 +132,9 @@ const (
 )
 
 // drawHeatmap draws a metric over a panel: one rectangle for each cell, with its number.
-func (r *Report) drawHeatmap(m metric, p *panel) template.HTML {
+func (r *Report) drawHeatmap(s *chart.Drawing, m metric, p *panel) {
 	scale := r.newScale(m)
 	wide, high := leftMargin+len(p.columns)*cellWidth+8, topMargin+len(p.rows)*cellHeight+bottomMargin
-	var s chart.Drawing
 	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s over processes and %s" class="heat %s">`, wide, high, wide, high, m.name, p.column.name, strings.ToLower(m.name))
 	s.Put(`<title>%s (%s) over processes and %s</title>`, m.name, m.unit, p.column.name)
 	if p.columns[0] > 0 {
@@ -117,11 +154,10 @@ func (r *Report) drawHeatmap(m metric, p *panel) template.HTML {
 			if c == nil {
 				continue
 			}
-			r.drawCell(&s, m, c, scale, leftMargin+j*cellWidth, y)
+			r.drawCell(s, m, c, scale, leftMargin+j*cellWidth, y)
 		}
 	}
 	s.Put(`</svg>`)
-	return template.HTML(s.String()) //nolint:gosec // Put makes all of it, and escapes
 }
 
 // drawCell draws one cell of a heat map.
@@ -163,7 +199,7 @@ const (
 
 // drawLines draws a metric against the number in a panel's columns: a line for each number of
 // processes, with its name at the end. The axis of columns is logarithmic.
-func (r *Report) drawLines(m metric, p *panel) template.HTML {
+func (r *Report) drawLines(s *chart.Drawing, m metric, p *panel) {
 	most := 0.0
 	for i := range r.Cells {
 		most = max(most, m.value(&r.Cells[i]))
@@ -178,7 +214,6 @@ func (r *Report) drawLines(m metric, p *panel) template.HTML {
 	if p.title != "" {
 		title += ", " + p.title
 	}
-	var s chart.Drawing
 	s.Put(`<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="%s" class="lines"><title>%s</title>`, chartWidth, chartHeight, chartWidth, chartHeight, title, title)
 	s.Put(`<text class="axis" x="%d" y="18">%s</text>`, plotLeft, title)
 	for v := 0.0; v <= top+tick/2; v += tick {
@@ -217,7 +252,6 @@ func (r *Report) drawLines(m metric, p *panel) template.HTML {
 		s.Put(`<text class="name c%d" x="%.1f" y="%.1f">%s</text>`, colour, last[0]+9, at+4, withNoun(n, "process", "processes"))
 	}
 	s.Put(`</svg>`)
-	return template.HTML(s.String()) //nolint:gosec // Put makes all of it, and escapes
 }
 
 // placeLabel returns the nearest position for a label at which it covers no other.

@@ -7,8 +7,10 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"unicode/utf8"
+
+	"github.com/drover-run/drover/daemon/cli/live"
+	"github.com/drover-run/drover/daemon/cli/term"
 )
 
 // metric is one of the numbers that are drawn over the grid.
@@ -59,7 +61,7 @@ func formatMemory(n uint64) string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// cellMarks returns the marks of a cell, for people.
+// cellMarks returns the marks of a cell as text.
 func (r *Report) cellMarks(c *Cell) string {
 	var out []string
 	if r.Best != nil && c.Settings == r.Best.Settings {
@@ -80,8 +82,8 @@ func (r *Report) cellMarks(c *Cell) string {
 	return strings.Join(out, ", ")
 }
 
-// WriteText writes the report for a terminal.
-func (r *Report) WriteText(to io.Writer) error {
+// WriteText writes the report as text with tables of at most that many columns; 0 is no limit.
+func (r *Report) WriteText(to io.Writer, columns int) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s, %s: %s\n", r.Function, r.Handler, r.Messages)
 	kind := "sync"
@@ -93,10 +95,13 @@ func (r *Report) WriteText(to io.Writer) error {
 		fmt.Fprint(&b, "; stopped before all was measured")
 	}
 	fmt.Fprint(&b, "\n\n")
-	r.writeTable(&b)
+	table := r.Table()
+	for _, line := range table.Lines(columns, term.Palette{}) {
+		fmt.Fprintln(&b, line)
+	}
 	fmt.Fprintln(&b)
 	for _, m := range metrics {
-		r.writeHeatmap(&b, m)
+		r.writeHeatmap(&b, m, columns)
 	}
 	for _, line := range r.SkippedLines() {
 		fmt.Fprintf(&b, "left out: %s\n", line)
@@ -116,16 +121,6 @@ func (r *Report) WriteText(to io.Writer) error {
 
 const barWidth = 20
 
-// drawBar returns a bar for a fraction, in eighths of a character.
-func drawBar(part float64) string {
-	n := int(math.Round(min(max(part, 0), 1) * barWidth * 8))
-	out := strings.Repeat("█", n/8)
-	if n%8 > 0 {
-		out += string([]rune(" ▏▎▍▌▋▊▉")[n%8])
-	}
-	return out
-}
-
 // usedDimensions returns the numbers that differ from 0 in some cell.
 func (r *Report) usedDimensions() (out []dimension) {
 	for _, d := range dimensions {
@@ -139,37 +134,48 @@ func (r *Report) usedDimensions() (out []dimension) {
 	return out
 }
 
-func (r *Report) writeTable(to io.Writer) {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	columns, most := r.usedDimensions(), 0.0
+// Table returns a table of the measured cells, ordered by their settings, with the cell of auto last.
+func (r *Report) Table() live.Table {
+	var t live.Table
+	used, most := r.usedDimensions(), 0.0
 	for i := range r.Cells {
 		most = max(most, r.Cells[i].Throughput)
 	}
-	for _, d := range columns {
-		_, _ = fmt.Fprintf(w, "%s\t", d.name)
+	for _, d := range used {
+		t.Columns = append(t.Columns, live.Column{Title: d.name, Right: true})
 	}
-	_, _ = fmt.Fprintln(w, "calls/s\t\tp50\tp99\tCPU\tmemory\t")
-	row := func(c *Cell, marks string) {
-		for _, d := range columns {
+	t.Columns = append(t.Columns,
+		live.Column{Title: "calls/s", Right: true}, live.Column{Drop: 5},
+		live.Column{Title: "p50", Right: true, Drop: 4}, live.Column{Title: "p99", Right: true, Drop: 1},
+		live.Column{Title: "CPU", Right: true, Drop: 2}, live.Column{Title: "memory", Right: true, Drop: 3}, live.Column{Min: 8})
+	addRow := func(c *Cell, marks string) {
+		var texts []string
+		for _, d := range used {
 			text := fmt.Sprint(d.value(c.Settings))
 			if text == "0" {
 				text = "-"
 			}
-			_, _ = fmt.Fprintf(w, "%s\t", text)
+			texts = append(texts, text)
 		}
 		if c.Problem != "" {
-			_, _ = fmt.Fprintf(w, "-\t\t-\t-\t-\t-\t%s\n", c.Problem)
-			return
+			texts = append(texts, "-", "", "-", "-", "-", "-", c.Problem)
+		} else {
+			texts = append(texts, FormatNumber(c.Throughput), live.BarText(c.Throughput/max(most, 1e-9), barWidth, false), FormatSeconds(c.P50), FormatSeconds(c.P99),
+				fmt.Sprintf("%.2f", c.CPU), formatMemory(c.Memory), marks)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.2f\t%s\t%s\n", FormatNumber(c.Throughput), drawBar(c.Throughput/max(most, 1e-9)), FormatSeconds(c.P50), FormatSeconds(c.P99), c.CPU, formatMemory(c.Memory), marks)
+		row := make([]live.Cell, len(texts))
+		for i, text := range texts {
+			row[i].Text = term.Printable(text)
+		}
+		t.Rows = append(t.Rows, row)
 	}
 	for _, c := range r.SortedCells() {
-		row(&c, r.cellMarks(&c))
+		addRow(&c, r.cellMarks(&c))
 	}
 	if r.Auto != nil {
-		row(r.Auto, "auto")
+		addRow(r.Auto, "auto")
 	}
-	_ = w.Flush() // to memory
+	return t
 }
 
 // panel is a part of the grid that is drawn as one: rows of processes, columns of the number that
@@ -215,7 +221,12 @@ func (r *Report) splitPanels() (out []*panel) {
 	return out
 }
 
-func (r *Report) writeHeatmap(to io.Writer, m metric) {
+// heatWidth is the width of a number in a heat map, with its shade.
+const heatWidth = 13
+
+// writeHeatmap writes a metric over the grid. A map that is too wide is split into parts, one below the
+// other.
+func (r *Report) writeHeatmap(to io.Writer, m metric, columns int) {
 	scale := r.newScale(m)
 	for _, p := range r.splitPanels() {
 		if len(p.rows) == 0 {
@@ -229,29 +240,41 @@ func (r *Report) writeHeatmap(to io.Writer, m metric) {
 		if p.columns[0] > 0 {
 			head += " \\ " + p.column.name
 		}
-		fmt.Fprintf(to, "%s\n%s", title, head)
-		for _, n := range p.columns {
-			text := fmt.Sprint(n)
-			if n == 0 {
-				text = ""
-			}
-			fmt.Fprint(to, padLeft(text, 13))
+		fmt.Fprintln(to, title)
+		most := len(p.columns)
+		if columns > 0 {
+			most = max((columns-utf8.RuneCountInString(head))/heatWidth, 1)
+		}
+		for part := range slices.Chunk(p.columns, most) {
+			p.writePart(to, m, scale, head, part)
 		}
 		fmt.Fprintln(to)
-		for _, n := range p.rows {
-			fmt.Fprintf(to, "%*d", utf8.RuneCountInString(head), n)
-			for _, k := range p.columns {
-				text := ""
-				switch c := p.cells[[2]int{n, k}]; {
-				case c == nil:
-				case c.Problem != "":
-					text = "?"
-				default:
-					text = m.text(m.value(c)) + " " + shadeText(scale(m.value(c)))
-				}
-				fmt.Fprint(to, padLeft(text, 13))
+	}
+}
+
+// writePart writes some columns of a heat map.
+func (p *panel) writePart(to io.Writer, m metric, scale func(float64) float64, head string, columns []int) {
+	fmt.Fprint(to, head)
+	for _, n := range columns {
+		text := fmt.Sprint(n)
+		if n == 0 {
+			text = ""
+		}
+		fmt.Fprint(to, padLeft(text, heatWidth))
+	}
+	fmt.Fprintln(to)
+	for _, n := range p.rows {
+		fmt.Fprintf(to, "%*d", utf8.RuneCountInString(head), n)
+		for _, k := range columns {
+			text := ""
+			switch c := p.cells[[2]int{n, k}]; {
+			case c == nil:
+			case c.Problem != "":
+				text = "?"
+			default:
+				text = m.text(m.value(c)) + " " + shadeText(scale(m.value(c)))
 			}
-			fmt.Fprintln(to)
+			fmt.Fprint(to, padLeft(text, heatWidth))
 		}
 		fmt.Fprintln(to)
 	}

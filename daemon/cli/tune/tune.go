@@ -19,7 +19,7 @@ type Settings struct {
 	Coroutines int `json:"coroutines,omitempty"`
 }
 
-// String returns the settings for people.
+// String returns the settings as text.
 func (s Settings) String() string {
 	parts := []string{withNoun(s.Processes, "process", "processes")}
 	if s.Threads > 0 {
@@ -188,22 +188,22 @@ func (r *Report) SkippedLines() (out []string) {
 func (r *Report) AdviceLines() (out []string) {
 	addLine := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if r.Best == nil {
-		addLine("No cell was measured to its end, so there is no advice: give more time with --for.")
+		addLine("No cell was measured completely, so there is no advice: increase --for.")
 		return out
 	}
 	addLine("Best: %v, %s calls/s.", r.Best.Settings, FormatNumber(r.Best.Throughput))
 	if r.Cheapest.Settings != r.Best.Settings {
 		addLine("Cheapest within %.0f %% of it: %v, %s calls/s.", Tolerance*100, r.Cheapest.Settings, FormatNumber(r.Cheapest.Throughput))
 	} else {
-		addLine("It is also the cheapest: nothing with less comes within %.0f %% of it.", Tolerance*100)
+		addLine("It is also the cheapest: nothing cheaper comes within %.0f %% of it.", Tolerance*100)
 	}
 	if a := r.Auto; a != nil {
-		addLine("Auto, which had %.0f s and began with nothing, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
+		addLine("Auto, in %.0f s and without earlier measurements, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
 	} else if r.NoAuto != "" {
 		addLine("Auto was not compared: %s.", r.NoAuto)
 	}
 	for _, what := range r.limitsReached() {
-		addLine("The best is at the end of the grid: more %s may give more.", what)
+		addLine("The best is at the edge of the grid: more %s may be better.", what)
 	}
 	return out
 }

@@ -88,12 +88,12 @@ func example(async bool) *Report {
 func TestText(t *testing.T) {
 	for _, async := range []bool{false, true} {
 		var out bytes.Buffer
-		if err := example(async).WriteText(&out); err != nil {
+		if err := example(async).WriteText(&out, 0); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{
 			"stopped before all was measured", "█", "2 % failed", "few calls", "it did not start in time", "left out: 8 processes: no time for it", "note: a note",
-			"Throughput, calls/s", "p99, latency", "CPU, cores", "Best: ", "Auto, which had 25 s and began with nothing, chose 2 processes × 3 threads: 34.0 calls/s", "cheapest", "auto\n",
+			"Throughput, calls/s", "p99, latency", "CPU, cores", "Best: ", "Auto, in 25 s and without earlier measurements, chose 2 processes × 3 threads: 34.0 calls/s", "cheapest", "auto\n",
 		} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("async %v: it lacks %q:\n%s", async, want, out.String())
@@ -145,7 +145,7 @@ func TestHTML(t *testing.T) {
 	if err := empty.WriteHTML(io.Discard); err != nil {
 		t.Error(err)
 	}
-	if err := empty.WriteText(io.Discard); err != nil {
+	if err := empty.WriteText(io.Discard, 0); err != nil {
 		t.Error(err)
 	}
 }
@@ -153,16 +153,16 @@ func TestHTML(t *testing.T) {
 func TestAdvice(t *testing.T) {
 	r := example(false)
 	text := strings.Join(r.AdviceLines(), "\n")
-	if !strings.Contains(text, "The best is at the end of the grid: more threads may give more.") || strings.Contains(text, "more processes") {
+	if !strings.Contains(text, "The best is at the edge of the grid: more threads may be better.") || strings.Contains(text, "more processes") {
 		t.Error(text)
 	}
 	r.Auto, r.NoAuto = nil, "it was stopped before"
 	r.Cells = r.Cells[:1]
 	r.ChooseBest()
-	if text := strings.Join(r.AdviceLines(), "\n"); !strings.Contains(text, "Auto was not compared: it was stopped before.") || !strings.Contains(text, "also the cheapest") || strings.Contains(text, "end of the grid") {
+	if text := strings.Join(r.AdviceLines(), "\n"); !strings.Contains(text, "Auto was not compared: it was stopped before.") || !strings.Contains(text, "also the cheapest") || strings.Contains(text, "edge of the grid") {
 		t.Error(text)
 	}
-	if text := strings.Join((&Report{}).AdviceLines(), "\n"); !strings.Contains(text, "give more time with --for") {
+	if text := strings.Join((&Report{}).AdviceLines(), "\n"); !strings.Contains(text, "increase --for") {
 		t.Error(text)
 	}
 }

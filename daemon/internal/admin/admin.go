@@ -35,6 +35,8 @@ type Route struct {
 	Help   string // one line
 	// Params describes the parameters of the path and of the query.
 	Params []Param
+	// Body describes the body of the request, which may be anything; empty if it has none.
+	Body string
 	// Response is a value of the type of the answer; nil if that is not JSON.
 	Response any
 	// ContentType is the type of an answer that is not one JSON document. With a Response, each
@@ -54,6 +56,7 @@ type Param struct {
 	Name, Help string
 	Format     string // of a text, as in JSON Schema; empty for any
 	Number     bool
+	Repeated   bool
 }
 
 // FunctionParam is the parameter of the routes of one function.

@@ -164,7 +164,7 @@ func TestPort(t *testing.T) {
 		t.Errorf("with a wrong token: %v", err)
 	}
 
-	// If a port is in use, the error reports it, and what was opened before is closed again.
+	// If a port is in use, the error reports it, and listeners opened before are closed again.
 	taken := *cfg
 	taken.DataDir, taken.Admin.Listen = t.TempDir(), "unix"
 	if _, err := Serve(testConfig(t, &taken), testRoutes()); err == nil || !strings.Contains(err.Error(), "probes: ") || !strings.Contains(err.Error(), "does another program use it?") {
@@ -229,7 +229,7 @@ func TestClient(t *testing.T) {
 	if _, err := NewSocketClient(t.TempDir()).GetHealth(t.Context(), api.HealthPath); err == nil || !strings.HasPrefix(err.Error(), ErrNoDaemon.Error()) {
 		t.Errorf("without a daemon: %v", err)
 	}
-	if err := client.statusError(404, []byte("<html>")); !strings.HasSuffix(err.Error(), "answers 404 Not Found: <html> (no daemon of this version answers so)") {
+	if err := client.statusError(404, []byte("<html>")); !strings.HasSuffix(err.Error(), "answers 404 Not Found: <html> (not an answer of this version of drover)") {
 		t.Errorf("an answer of another program: %v", err)
 	}
 }

@@ -27,6 +27,14 @@ const maxResponse = 64 << 20
 // ErrNoDaemon is the error of a request if no daemon listens.
 var ErrNoDaemon = errors.New("no daemon of this configuration is running here")
 
+// LoadRefusedError is the error of a reload that was refused because code does not load.
+type LoadRefusedError struct{ Err error }
+
+func (e *LoadRefusedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *LoadRefusedError) Unwrap() error { return e.Err }
+
 // Client sends requests to a running daemon. A request fails after ten seconds. The text of an
 // error may contain control characters, from the answer.
 type Client struct {
@@ -222,9 +230,13 @@ func (c *Client) exchangeJSON(ctx context.Context, method, path string, body []b
 func (c *Client) statusError(status int, text []byte) error {
 	var problem api.Problem
 	if json.Unmarshal(text, &problem) != nil || problem.Error == "" {
-		problem.Error = fmt.Sprintf("%.200s (no daemon of this version answers so)", text)
+		problem.Error = fmt.Sprintf("%.200s (not an answer of this version of drover)", text)
 	}
-	return fmt.Errorf("the daemon at %s answers %d %s: %s", c.at, status, http.StatusText(status), problem.Error)
+	err := fmt.Errorf("the daemon at %s answers %d %s: %s", c.at, status, http.StatusText(status), problem.Error)
+	if problem.LoadError {
+		return &LoadRefusedError{err}
+	}
+	return err
 }
 
 func (c *Client) readResponse(ctx context.Context, method, path string, body []byte) (status int, text []byte, err error) {
@@ -252,7 +264,7 @@ func (c *Client) sendRequest(ctx context.Context, method, path string, body []by
 	response, err := c.http.Do(request)
 	var refused *net.OpError
 	if errors.As(err, &refused) && refused.Op == "dial" {
-		return nil, fmt.Errorf("%w (%s: %w)", ErrNoDaemon, c.at, refused.Err)
+		return nil, fmt.Errorf("%w (%s: %w); start it with drover run, or name its configuration with -c", ErrNoDaemon, c.at, refused.Err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("querying the daemon: %w", err)

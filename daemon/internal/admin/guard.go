@@ -28,7 +28,7 @@ func requireAuth(admin configs.Admin, next http.Handler) http.Handler {
 		authorized := admin.Token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1
 		switch {
 		case r.Header.Get("Origin") != "" || r.TLS == nil && !isKnownHost(admin, r.Host):
-			WriteError(w, http.StatusForbidden, "requests of browsers are not answered here")
+			WriteError(w, http.StatusForbidden, "requests from browsers are refused")
 		case !certified && !authorized:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			WriteError(w, http.StatusUnauthorized, "%s", credentialsHint(admin))
@@ -38,9 +38,9 @@ func requireAuth(admin configs.Admin, next http.Handler) http.Handler {
 	})
 }
 
-// credentialsHint returns what a request lacks.
+// credentialsHint returns the credentials that a request lacks.
 func credentialsHint(admin configs.Admin) string {
-	token, certificate := "the admin token: Authorization: Bearer TOKEN", "a certificate that admin.tls.client_ca vouches for"
+	token, certificate := "the admin token: Authorization: Bearer TOKEN", "a certificate signed by admin.tls.client_ca"
 	switch {
 	case admin.TLS == nil || admin.TLS.ClientCA == "":
 		return "this needs " + token

@@ -32,9 +32,9 @@ func NewOpenAPI(cfg Config, routes []Route) (map[string]any, error) {
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "drover's admin API", "version": cfg.Version,
-			"description": "What a running daemon answers to: on a unix socket for its owner, or on a port to those who bring the token or a certificate.",
+			"description": "The API of a running daemon: on a unix socket for its owner, or on a port for clients with the token or a certificate.",
 		},
-		"servers":    []object{{"url": "http://localhost", "description": "by the unix socket, or as admin.listen says"}},
+		"servers":    []object{{"url": "http://localhost", "description": "over the unix socket, or at the address in admin.listen"}},
 		"security":   []object{{}, {"token": []string{}}, {"certificate": []string{}}},
 		"paths":      paths,
 		"components": object{"schemas": s.components, "securitySchemes": object{"token": object{"type": "http", "scheme": "bearer"}, "certificate": object{"type": "mutualTLS"}}},
@@ -60,6 +60,9 @@ func (s *schemas) describeRoute(r Route) object {
 		if p.Format != "" {
 			schema["format"] = p.Format
 		}
+		if p.Repeated {
+			schema = object{"type": "array", "items": schema}
+		}
 		params = append(params, object{"name": p.Name, "in": in, "required": in == "path", "description": p.Help, "schema": schema})
 	}
 	content := object{}
@@ -83,6 +86,9 @@ func (s *schemas) describeRoute(r Route) object {
 	out := object{"operationId": r.ID, "summary": r.Help, "responses": responses}
 	if params != nil {
 		out["parameters"] = params
+	}
+	if r.Body != "" {
+		out["requestBody"] = object{"description": r.Body, "content": object{"*/*": object{}}}
 	}
 	return out
 }

@@ -61,7 +61,11 @@ func Serve(cfg Config, routes []Route) (stop func(), err error) {
 			return nil, fmt.Errorf("admin: %w", err)
 		}
 		s.startServer(l, secured, requireAuth(cfg.Admin, newMux(routes)))
-		cfg.Log.Debug("admin server listening", "address", l.Addr().String())
+		level := slog.LevelInfo
+		if cfg.Admin.Listen == "unix" { // as without any setting
+			level = slog.LevelDebug
+		}
+		cfg.Log.Log(context.Background(), level, "admin server listening", "address", l.Addr().String())
 	}
 	if cfg.Probes.Listen != "" {
 		l, err := net.Listen("tcp", cfg.Probes.Listen)
@@ -78,7 +82,7 @@ func Serve(cfg Config, routes []Route) (stop func(), err error) {
 	return s.stopAll, nil
 }
 
-// servers are those of one call of Serve.
+// servers are the servers of one call of Serve.
 type servers struct {
 	cfg     Config
 	all     []*http.Server

@@ -90,9 +90,9 @@ func TestOverTLS(t *testing.T) {
 		{"no certificate", "", ca.pem, "", nil, "requires a client certificate"},
 		{"a token", token, "", token, nil, ""},
 		{"a wrong token", token, "", "wrong", nil, "this needs the admin token: Authorization: Bearer TOKEN"},
-		{"a certificate in place of a token", token, ca.pem, "", &configs.TLS{Cert: known, Key: knownKey}, ""},
-		{"a token in place of a certificate", token, ca.pem, token, nil, ""},
-		{"neither", token, ca.pem, "wrong", nil, "this needs the admin token: Authorization: Bearer TOKEN, or a certificate that admin.tls.client_ca vouches for"},
+		{"a certificate instead of a token", token, ca.pem, "", &configs.TLS{Cert: known, Key: knownKey}, ""},
+		{"a token instead of a certificate", token, ca.pem, token, nil, ""},
+		{"neither", token, ca.pem, "wrong", nil, "this needs the admin token: Authorization: Bearer TOKEN, or a certificate signed by admin.tls.client_ca"},
 		{"roots that do not fit", token, "", token, &configs.TLS{CA: other.pem, ServerName: "drover.example"}, "certificate signed by unknown authority"},
 		{"a name that does not fit", token, "", token, &configs.TLS{CA: ca.pem}, "it doesn't contain any IP SANs"},
 	} {

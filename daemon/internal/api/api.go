@@ -23,6 +23,15 @@ type Health struct {
 // Problem is the answer to a request that failed.
 type Problem struct {
 	Error string `json:"error" desc:"what went wrong, and what to do"`
+	// LoadError is set if a reload was refused because code does not load.
+	LoadError bool `json:"load_error,omitempty" desc:"true if the reason is code that does not load"`
+}
+
+// Sent is a message that a source has accepted.
+type Sent struct {
+	Function    string    `json:"function"`
+	ID          string    `json:"id,omitempty" desc:"the message's ID; missing if the source gives it later"`
+	ScheduledAt time.Time `json:"scheduled_at,omitzero" desc:"when it can be received; missing if at once"`
 }
 
 // Changes are the functions that a reload changed, by name.
@@ -33,7 +42,7 @@ type Changes struct {
 	Kept    []string `json:"kept,omitempty"`
 }
 
-// String returns them in one line, for people.
+// String returns them as one line of text.
 func (c Changes) String() string {
 	var parts []string
 	for _, part := range []struct {
@@ -65,6 +74,8 @@ type Explanation struct {
 	State    string   `json:"state" desc:"of a function: receiving, full, blocked, no_worker, app_down, unreachable, paused, stopped, starting or stopping; of a message: in_flight, stuck, retry, ready, held, later, leased, done, spent, dead or unknown"`
 	Text     string   `json:"text" desc:"the limit that applies, in a sentence"`
 	Notes    []string `json:"notes,omitempty" desc:"more, usually one line each"`
+	// Details are the numbers of the explanation.
+	Details []string `json:"details,omitempty" desc:"the details: slots, workers, and the scaler's latest decision with its formula"`
 }
 
 // Explanations is the answer of /v1/explain.
@@ -79,8 +90,10 @@ type Decided struct {
 	Wanted  int          `json:"wanted"`
 	Current int          `json:"current"`
 	Bound   scaler.Bound `json:"bound" desc:"the bound that applied; formula if none did"`
-	// Text is for people: the inputs, the formula, and the bound.
-	Text string `json:"text" desc:"for people: the inputs, the formula, the bound"`
+	// Sentence is a summary without the formula.
+	Sentence string `json:"sentence" desc:"the decision in a sentence"`
+	// Text is human-readable: the inputs, the formula, and the bound.
+	Text string `json:"text" desc:"the inputs, the formula and the bound, as text"`
 	// Count is how often each bound has applied since the daemon started.
 	Count map[scaler.Bound]int64 `json:"count" desc:"how often each bound applied"`
 }

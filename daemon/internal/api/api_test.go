@@ -17,7 +17,7 @@ func TestLogRequest(t *testing.T) {
 		t.Fatalf("the path is %v, %v", path, err)
 	}
 	if got, err := ParseLogRequest("a/b", path.Query()); err != nil || got != want {
-		t.Errorf("%s comes back as %+v, %v", path, got, err)
+		t.Errorf("%s is decoded as %+v, %v", path, got, err)
 	}
 	if got, err := ParseLogRequest("f", nil); err != nil || got != (LogRequest{"f", slog.LevelInfo, 10, true}) {
 		t.Errorf("without a query: %+v, %v", got, err)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -8,14 +9,21 @@ import (
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
+// WorkerCounts counts the worker processes of a function's app.
+type WorkerCounts struct {
+	// Workers counts the processes that can receive messages; 0 for Go functions.
+	Workers int `json:"workers" desc:"processes that can receive messages; 0 if no pool runs the function"`
+	// SpareWorkers counts the processes that take over the messages of a worker that dies.
+	SpareWorkers int `json:"spare_workers,omitempty" desc:"processes that have loaded the code and take over the messages of a worker that dies; missing if there are none"`
+}
+
 // FunctionStatus counts what one function did since the daemon started, and reports its state.
 type FunctionStatus struct {
 	Name    string `json:"name"`
 	Handler string `json:"handler" desc:"go NAME, python MODULE.FUNCTION in app APP, node or worker FUNCTION of MODULE in app APP, a URL, or a command"`
 
 	FunctionCounts
-	// Workers counts the processes that can receive messages; 0 for Go functions.
-	Workers int `json:"workers" desc:"processes that can receive messages; 0 if no pool runs the function"`
+	WorkerCounts
 	// Stopped is set when the function's code does not load.
 	Stopped bool `json:"stopped" desc:"whether it is disabled because its code does not load"`
 	// Paused is set while an operator has paused it. PausedUntil is when that ends; zero if
@@ -27,6 +35,9 @@ type FunctionStatus struct {
 	NextDue time.Time `json:"next_due,omitzero" desc:"when the function's timer is due next; missing without a timer, during a run, and if it is not known"`
 	// Rejections counts Rejected by reason: function, attempts, size.
 	Rejections map[string]int64 `json:"rejections,omitempty" desc:"rejected, by reason: function, attempts, size"`
+	// Responses counts the HTTP responses by status, refused requests included; empty for
+	// functions without an http trigger.
+	Responses map[string]int64 `json:"responses,omitempty" desc:"HTTP responses by status, refused requests included; missing without an http trigger"`
 	// Disconnected is the time since when nothing can be received; zero if it can be.
 	Disconnected time.Time `json:"disconnected,omitzero" desc:"since when nothing can be received; missing if it can be"`
 	// ReceiveError is the reason; empty if only the connection is known to be down.
@@ -43,11 +54,29 @@ type FunctionStatus struct {
 	// Gate is GateOpen while the function's HTTP app counts as healthy, otherwise GateShut; empty
 	// for functions without one.
 	Gate string `json:"gate,omitempty" desc:"open while the function's HTTP app counts as healthy, else shut; missing without an app"`
+	// Batches counts the calls of a function that takes batches; nil for other functions.
+	Batches *BatchCounts `json:"batches,omitempty" desc:"calls of a function that takes batches; missing for others"`
 	// Latency is the duration of attempts, from start to verdict.
 	Latency *telemetry.Latencies `json:"latency,omitempty" desc:"duration of attempts, from start to verdict"`
 	// Age is the age of messages when they were done or rejected, since they were enqueued, if
 	// the source reports it.
 	Age *telemetry.Latencies `json:"age,omitempty" desc:"age of messages when they were done or rejected, since they were enqueued, if the source reports it"`
+}
+
+// BatchCounts counts the calls of a function that takes several messages in one call.
+type BatchCounts struct {
+	Calls    int64 `json:"calls"`
+	Messages int64 `json:"messages" desc:"in these calls: messages divided by calls is the average size of a batch"`
+	// Splits counts the calls that failed as a whole, and ran again in halves.
+	Splits int64 `json:"splits" desc:"calls that failed as a whole, and ran again in halves to find the message at fault"`
+}
+
+// Plus returns the sum of two counts; nil counts as zero.
+func (b *BatchCounts) Plus(o *BatchCounts) *BatchCounts {
+	if b == nil || o == nil {
+		return cmp.Or(b, o)
+	}
+	return &BatchCounts{b.Calls + o.Calls, b.Messages + o.Messages, b.Splits + o.Splits}
 }
 
 // FunctionCounts counts the messages of one function.
@@ -81,7 +110,24 @@ type FunctionOverview struct {
 	Backlog *int64        `json:"backlog,omitempty" desc:"messages ready at the source and not delivered; missing if the source does not report it"`
 	Kind    *FunctionKind `json:"kind,omitempty" desc:"as measured; missing before that, and for functions without worker processes"`
 	Oldest  float64       `json:"oldest_seconds,omitempty" desc:"age of the oldest of them; missing if there is none, or the source does not report it"`
+	// State is one of the states below, or the phase of the daemon while it starts or stops.
+	State  string `json:"state" desc:"receiving, idle, full, blocked, no_worker, memory, app_down, unreachable, paused, stopped, starting or stopping"`
+	Reason string `json:"reason,omitempty" desc:"why it is in this state; missing while it is receiving or idle"`
 }
+
+// The states of a function: the limit on receiving. A reason explains each.
+const (
+	StateReceiving   = "receiving"
+	StateIdle        = "idle" // receiving, with nothing in flight and nothing waiting
+	StateFull        = "full" // all its slots are in use
+	StateBlocked     = "blocked"
+	StateNoWorker    = "no_worker"
+	StateMemory      = "memory" // it waits for in_flight_memory
+	StateAppDown     = "app_down"
+	StateUnreachable = "unreachable" // its source is
+	StatePaused      = "paused"
+	StateStopped     = "stopped" // its code does not load
+)
 
 // FunctionKind describes how a function spends the time of its calls, as measured.
 type FunctionKind struct {
@@ -93,7 +139,7 @@ type FunctionKind struct {
 	Sure        float64 `json:"sure" desc:"confidence, 0 to 1"`
 }
 
-// Words returns the kind for people; "-" if k is nil.
+// Words returns the kind in words; "-" if k is nil.
 func (k *FunctionKind) Words() string {
 	if k == nil {
 		return "-"
@@ -131,7 +177,7 @@ const (
 	ProblemStore     = "store"
 )
 
-// OneLine returns the problem in a line, for people.
+// OneLine returns the problem as one line of text.
 func (p FunctionProblem) OneLine() string {
 	text := fmt.Sprintf("%s (for %v)", p.Text, time.Since(p.Since).Round(time.Second))
 	if p.Messages > 0 {

@@ -21,10 +21,11 @@ const (
 
 // The patterns of paths with parameters, for http.ServeMux and the OpenAPI document.
 const (
-	PausePattern   = "/v1/functions/{name}/pause"
-	ResumePattern  = "/v1/functions/{name}/resume"
-	LogPattern     = "/v1/functions/{name}/log"
-	ExplainPattern = "/v1/explain"
+	PausePattern    = "/v1/functions/{name}/pause"
+	ResumePattern   = "/v1/functions/{name}/resume"
+	LogPattern      = "/v1/functions/{name}/log"
+	MessagesPattern = "/v1/functions/{name}/messages"
+	ExplainPattern  = "/v1/explain"
 )
 
 // PausePath is the path of a POST that pauses a function, until a time, or without an end if

@@ -1,6 +1,10 @@
 package api
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // StatusReport is the answer of /v1/status.
 type StatusReport struct {
@@ -9,9 +13,23 @@ type StatusReport struct {
 	Instances *InstancesStatus   `json:"instances,omitempty" desc:"if there are several"`
 	Reload    *ReloadStatus      `json:"reload,omitempty" desc:"if one was requested"`
 	Functions []FunctionOverview `json:"functions"`
+	NotRun    []NotRun           `json:"not_run,omitempty" desc:"functions of an Azure Functions app that do not run"`
 	Problems  []FunctionProblem  `json:"problems,omitempty" desc:"problems of the daemon as a whole: the embedded server's store is disabled"`
 	Apps      []AppOverview      `json:"apps,omitempty" desc:"the worker processes of each app"`
 	Advice    []string           `json:"advice,omitempty" desc:"advice for the apps, from measurements"`
+}
+
+// NotRun is a function of an Azure Functions app that does not run.
+type NotRun struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason" desc:"why it does not run"`
+	Failed bool   `json:"failed,omitempty" desc:"true if it has an error; otherwise it is disabled, or drover lacks what it needs"`
+}
+
+// OneLine describes it in one line.
+func (f NotRun) OneLine() string {
+	reason, _, _ := strings.Cut(f.Reason, "\n")
+	return fmt.Sprintf("function %s does not run: %s", f.Name, reason)
 }
 
 // The values of StatusReport.Phase.
@@ -45,12 +63,12 @@ type AppOverview struct {
 	Name       string `json:"name"`
 	Ready      int    `json:"ready" desc:"worker processes that receive messages"`
 	Processes  int    `json:"processes" desc:"maximum number of worker processes"`
-	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async and for the executor of those that are"`
+	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async"`
 	Coroutines int    `json:"coroutines" desc:"async calls in flight in each"`
 	// Auto lists which of the three settings drover determines by measuring.
 	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that are not set, but measured"`
 	Phase string   `json:"phase" desc:"phase of the measurement: start, climb, trim, hold, idle, disturbed, memory or explicit"`
-	Note  string   `json:"note" desc:"the reason, for people"`
+	Note  string   `json:"note" desc:"the reason"`
 	// Undone are changes of the settings that drover reverted.
 	Undone []UndoneChange `json:"undone,omitempty" desc:"changes of the settings that drover reverted because calls failed after them"`
 }

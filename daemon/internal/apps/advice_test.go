@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/values"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
 // A template is advised if workers are slow to load code that could be forked. If a template is
@@ -19,7 +22,7 @@ func TestAdvice(t *testing.T) {
 		{"slow", Status{Spawned: true, StartUp: 2100 * time.Millisecond}, "takes 2.1s to load the code; with start: template"},
 		{"quick", Status{Spawned: true, StartUp: 100 * time.Millisecond}, ""},
 		{"slow, and it cannot be forked", Status{StartUp: 2 * time.Second}, ""},
-		{"asked for in vain", Status{Unforked: "it starts threads while it loads (telemetry)", StartUp: 2 * time.Second}, "since it starts threads while it loads (telemetry)"},
+		{"requested but impossible", Status{Unforked: "it starts threads while it loads (telemetry)", StartUp: 2 * time.Second}, "since it starts threads while it loads (telemetry)"},
 		{"of two instances one is slow", Status{Spawned: true}.Plus(Status{Spawned: true, StartUp: time.Second}), "takes 1s to load"},
 	} {
 		if got := test.app.SettingsAdvice(); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
@@ -42,5 +45,29 @@ func TestAdvice(t *testing.T) {
 	}
 	if got := once.Blocked["f"].Times; got != 1 {
 		t.Errorf("to add up has changed what was added to: %d", got)
+	}
+}
+
+// With spare: auto, memory decides whether there is a spare worker.
+func TestSpareWorker(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		memory, available, limit uint64
+		want                     bool
+	}{
+		{5, 10, 100, true},
+		{6, 90, 100, false}, // it needs too much
+		{5, 9, 100, false},  // too little is available
+		{0, 90, 100, false}, // its memory is unknown
+		{5, 0, 0, false},    // that of the machine is unknown
+	} {
+		if got := spareFits(test.memory, hostinfo.Machine{MemoryLimit: test.limit, MemoryAvailable: test.available}); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+	for setting, want := range map[configs.Spare][2]bool{0: {false, false}, 1: {true, false}, values.SpareAuto: {true, true}} {
+		if got := spareWorker(setting); got.Keep != want[0] || (got.Fits != nil) != want[1] {
+			t.Errorf("spare: %v: %+v", setting, got)
+		}
 	}
 }

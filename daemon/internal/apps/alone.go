@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"sync/atomic"
+	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/handlers/workers"
 )
 
 // Standalone is one function without a source. The caller gives it a trigger before it runs.
@@ -47,7 +49,14 @@ func OpenStandalone(ctx context.Context, options Options, name string) (a *Stand
 // AppPools returns the pool of the function, by its app; empty if it has none.
 func (a *Standalone) AppPools() map[string]*Pool { return a.set.AllPools() }
 
-// Close ends the workers and frees what the function holds. Nothing may be in flight.
+// Interrupt sends SIGINT to the workers, as Ctrl-C does in a terminal.
+func (a *Standalone) Interrupt() {
+	for _, p := range a.set.AllPools() {
+		workers.Interrupt(p.Pool)
+	}
+}
+
+// Close ends the workers and frees the function's resources. Nothing may be in flight.
 func (a *Standalone) Close() error {
 	a.set.ClosePools(nil, func(*Pool) {})
 	err := a.Function.Close()
@@ -55,16 +64,34 @@ func (a *Standalone) Close() error {
 	return err
 }
 
-// StandaloneConfig returns the configuration of one function with one worker and no output.
+// StandaloneConfig returns the configuration of one function with one worker. Of the outputs only
+// those with a name are left, since the function may send to them; nothing opens them.
 func StandaloneConfig(cfg *configs.Config, name string) *configs.Config {
 	out := *cfg
 	f := cfg.Functions[name]
-	f.Output = nil
+	f.Output = f.Output.OnlyNamed()
 	out.Functions = map[string]configs.Function{name: f}
 	out.Apps = maps.Clone(cfg.Apps)
 	for name, app := range out.Apps {
-		app.Processes, app.Scaled = 1, false
+		app.Processes, app.Scaled, app.Spare = 1, false, 0
 		out.Apps[name] = app
 	}
 	return &out
+}
+
+// unlimited means no time limit, where a limit is required.
+const unlimited = configs.Duration(365 * 24 * time.Hour)
+
+// DebugConfig is StandaloneConfig without time limits, and with a worker that runs one call at a time
+// on its main thread.
+func DebugConfig(cfg *configs.Config, name string) *configs.Config {
+	out := StandaloneConfig(cfg, name)
+	f := out.Functions[name]
+	f.Timeout = unlimited
+	out.Functions[name] = f
+	for name, app := range out.Apps {
+		app.StartTimeout, app.Threads, app.Start, app.OnBlocked, app.Recycle = unlimited, 1, "", string(workers.BlockedOff), configs.Recycle{}
+		out.Apps[name] = app
+	}
+	return out
 }

@@ -63,6 +63,7 @@ func withheldAdvice(names []string) string {
 // in a process. The error names what this machine cannot enforce.
 func confineWorkers(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string, log *slog.Logger) (c *sandbox.Confinement, command process.Command, err error) {
 	runtime, settings := runtimes[app.Language], sandboxSettings(app, dataDir)
+	environ = app.Environment.WithFiles(environ)
 	if c, err = sandbox.New(settings); err != nil {
 		return nil, command, err
 	}
@@ -112,6 +113,7 @@ func allowInterpreter(ctx context.Context, c *sandbox.Confinement, s sandbox.Set
 // error, and remarks as notes. It creates no cgroup: a running daemon may use it.
 func checkConfinement(ctx context.Context, app configs.App, dataDir string, i interpreters.Interpreter, environ []string) (notes []string, err error) {
 	settings := sandboxSettings(app, dataDir)
+	environ = app.Environment.WithFiles(environ)
 	if err := sandbox.Check(settings); err != nil {
 		return nil, err
 	}

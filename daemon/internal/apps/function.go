@@ -7,13 +7,15 @@ import (
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
+	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
+	"github.com/drover-run/drover/handlers"
 )
 
 // Function is a function of the configuration: what dispatch runs, and the app behind its
 // handler.
 type Function struct {
 	*dispatch.Function
-	Describe   string // the handler, for people
+	Describe   string // the handler, as text
 	Connection string // the connection of its trigger
 	App        string // of its pool; empty if no pool runs it
 	Pool       *Pool  // nil if no pool runs it
@@ -38,6 +40,7 @@ func NewFunction(name string, settings configs.Function, log *slog.Logger) *Func
 			MaxBody:      int64(settings.MaxBody),
 			Retry:        dispatch.Retry{MaxAttempts: r.MaxAttempts, Initial: r.Initial.D(), Max: r.Max.D(), Jitter: r.Jitter},
 			CancelOnLost: settings.Trigger.CancelOnLost(),
+			OutputNames:  settings.Output.OutputNames(),
 			Stats:        new(dispatch.Stats),
 			Log:          log,
 		}),
@@ -55,7 +58,15 @@ func (f *Function) LimitShare(limit int) {
 	}
 }
 
-// Close frees what the function holds. Nothing may be in flight any more, unless the
+// moveShare gives the function the slots of other workers.
+func (f *Function) moveShare(to *handlers.Slots) {
+	if batched, is := f.Handler.(*batches.Handler); is {
+		to = batched.MoveCalls(to)
+	}
+	f.Share.Move(to)
+}
+
+// Close frees the function's resources. Nothing may be in flight, unless the
 // caller has given up waiting for it. Only the first call has an effect.
 func (f *Function) Close() (err error) {
 	f.closeOnce.Do(func() {

@@ -1,6 +1,7 @@
 package apps
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/commandhandler"
 )
@@ -21,20 +23,15 @@ const defaultGoConcurrency = 256
 func (s *Set) OpenHandler(f *Function, settings configs.Function) error {
 	switch h := settings.Handler; {
 	case h.Go != "":
-		run, found := s.options.Funcs[h.Go]
-		if !found {
-			return unknownFunc(h.Go, s.options.Funcs)
+		own, err := s.findHandler(f.Name, settings)
+		if err != nil {
+			return err
 		}
-		concurrency := settings.Concurrency
-		if concurrency == 0 {
-			concurrency = defaultGoConcurrency
-		}
-		f.Handler = run
-		f.Share = handlers.NewSlots(concurrency).Share(0)
+		f.setOwnHandler(own, settings)
 	case h.Exec != nil:
 		return s.openCommand(f, settings)
 	case h.HTTP != nil:
-		own, err := newHTTPHandler(f, settings)
+		own, err := s.newHTTPHandler(f, settings)
 		if err != nil {
 			return err
 		}
@@ -50,14 +47,63 @@ func (s *Set) OpenHandler(f *Function, settings configs.Function) error {
 		if err != nil {
 			return err
 		}
-		f.Handler, f.PoolIndex = own, own.FunctionIndex()
+		f.PoolIndex = own.FunctionIndex()
+		if settings.Batch.Size > 0 {
+			f.collectBatches(own, settings, 0)
+			return nil
+		}
+		f.Handler = own
 		f.Share = own.Slots().Share(settings.Concurrency)
 	}
 	return nil
 }
 
+// findHandler returns the program's handler of a function.
+func (s *Set) findHandler(name string, settings configs.Function) (handlers.Handler, error) {
+	if own := s.options.Handlers[name]; own != nil {
+		return own, nil
+	}
+	if err := checkFunc(settings, s.options.Funcs, s.options.BatchFuncs); err != nil {
+		return nil, err
+	}
+	if settings.Batch.Size > 0 {
+		return s.options.BatchFuncs[settings.Handler.Go], nil
+	}
+	return s.options.Funcs[settings.Handler.Go], nil
+}
+
+// setOwnHandler sets a handler of the program for a function. Unless the handler has slots, the function
+// gets its own slots.
+func (f *Function) setOwnHandler(own handlers.Handler, settings configs.Function) {
+	concurrency := settings.Concurrency
+	if concurrency == 0 {
+		concurrency = max(defaultGoConcurrency, settings.Batch.Size)
+	}
+	if settings.Batch.Size > 0 {
+		f.collectBatches(own.(handlers.Batched), settings, concurrency) //nolint:forcetypeassert // checked with the settings
+		return
+	}
+	f.Handler = own
+	if slotted, is := own.(handlers.Slotted); is {
+		f.Share = slotted.Slots().Share(settings.Concurrency)
+		return
+	}
+	f.Share = handlers.NewSlots(concurrency).Share(0)
+}
+
+// collectBatches gives a function a handler that collects batches for another.
+func (f *Function) collectBatches(to handlers.Batched, settings configs.Function, concurrency int) {
+	b := settings.Batch
+	own := batches.New(to, batches.Config{
+		Function: f.Name, OneKey: settings.Handler.Python != nil && settings.Handler.Python.Azure != nil, Size: b.Size, Min: cmp.Or(b.Min, b.Size), Window: b.Window.D(), Concurrency: concurrency,
+		Counts: &f.Stats.Batches, Log: f.Log,
+	})
+	f.Handler, f.Share = own, own.Slots().Share(settings.Concurrency)
+}
+
 func (s *Set) openCommand(f *Function, settings configs.Function) error {
-	exec, environ := settings.Handler.Exec, s.options.Environ()
+	exec := settings.Handler.Exec
+	environ := exec.Environment.WithFiles(s.options.Environ())
 	logWithheld(f.Log, exec.Environment, false, environ)
 	own, err := commandhandler.New(commandhandler.Config{
 		Function: f.Name, Command: exec.Command, Dir: exec.Dir, Env: sandboxEnvironment(exec.Environment).FilterEnviron(environ),
@@ -75,15 +121,34 @@ func (s *Set) openCommand(f *Function, settings configs.Function) error {
 }
 
 // CheckFuncs returns an error for each Go function that the configuration names and the
-// program does not have.
-func CheckFuncs(cfg *configs.Config, funcs handlers.Funcs) (errs []error) {
+// program does not have. Functions with a handler in own have been checked.
+func CheckFuncs(cfg *configs.Config, own map[string]handlers.Handler, funcs handlers.Funcs, batched handlers.BatchFuncs) (errs []error) {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Functions)) {
-		h := cfg.Functions[name].Handler
-		if _, found := funcs[h.Go]; h.Go != "" && !found {
-			errs = append(errs, fmt.Errorf("function %s: %w", name, unknownFunc(h.Go, funcs)))
+		if own[name] != nil {
+			continue
+		}
+		if err := checkFunc(cfg.Functions[name], funcs, batched); err != nil {
+			errs = append(errs, fmt.Errorf("function %s: %w", name, err))
 		}
 	}
 	return errs
+}
+
+// checkFunc returns an error if a function names a Go function that the program does not have, or has
+// for single messages where the function takes batches, or the reverse.
+func checkFunc(settings configs.Function, funcs handlers.Funcs, batched handlers.BatchFuncs) error {
+	name := settings.Handler.Go
+	_, single := funcs[name]
+	_, batch := batched[name]
+	switch batches := settings.Batch.Size > 0; {
+	case name == "", single && !batches, batch && batches:
+		return nil
+	case single:
+		return fmt.Errorf("the Go function %q takes one message, not a batch: remove batch, or offer a handlers.BatchFunc with daemon.WithBatchFuncs", name)
+	case batch:
+		return fmt.Errorf("the Go function %q takes batches: set batch, such as batch: {size: 10}", name)
+	}
+	return unknownFunc(name, funcs)
 }
 
 // CheckApps finds each app's interpreter and checks its limits and sandbox on this machine,

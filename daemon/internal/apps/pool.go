@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/configs/values"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
@@ -13,6 +14,7 @@ import (
 	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
 // Pool is the worker processes of one app.
@@ -74,7 +76,7 @@ func (p *Pool) Tuner() Tuner {
 	return nil
 }
 
-// TuningState returns what the tuner has found; nil before it has measured.
+// TuningState returns the results of the tuner; nil before it has measured.
 func (p *Pool) TuningState() *TuningState {
 	if t := p.Tuner(); t != nil {
 		return t.TuningState()
@@ -122,6 +124,7 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 			MaxInvocations: settings.Recycle.MaxInvocations, MaxMemory: uint64(settings.Recycle.MaxMemory),
 			MaxAge: settings.Recycle.MaxAge.D(), MaxIdle: settings.Recycle.MaxIdle.D(),
 		},
+		Spare:     spareWorker(settings.Spare),
 		OnBlocked: workers.OnBlocked(settings.OnBlocked),
 		Observers: workers.Observers{
 			Moved: func(function string, to *handlers.Slots) {
@@ -134,7 +137,7 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 			Lagged:   p.loopWaits.Add,
 			Imported: p.imports.Add,
 		},
-		Reaper: s.SharedReaper(), Confine: p.confinement, Log: o.Log,
+		Reaper: s.SharedReaper(), Confine: p.confinement, Terminal: o.Terminal, Log: o.Log,
 	})
 	p.lifetime, p.endLifetime = context.WithCancel(context.WithoutCancel(ctx))
 	p.running.Go(func() {
@@ -148,11 +151,40 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 	return p, nil
 }
 
+const (
+	// spareShare is how much of the memory a spare worker may need at most, for spare: auto.
+	spareShare = 0.05
+	// freeShare is how much of the memory must be available, for the same.
+	freeShare = 0.1
+)
+
+// spareWorker returns the configuration of an app's spare worker.
+func spareWorker(setting configs.Spare) workers.Spare {
+	switch setting {
+	case values.SpareAuto:
+		machine := hostinfo.New()
+		return workers.Spare{Keep: true, Fits: func(memory uint64) bool {
+			now, _ := machine.ReadMachine() // values that cannot be read are 0
+			return spareFits(memory, now)
+		}}
+	case 1:
+		return workers.Spare{Keep: true}
+	}
+	return workers.Spare{}
+}
+
+// spareFits reports whether memory allows a spare worker that needs so many bytes. If either is unknown, it does
+// not.
+func spareFits(memory uint64, m hostinfo.Machine) bool {
+	limit := float64(m.MemoryLimit)
+	return memory > 0 && float64(memory) <= spareShare*limit && float64(m.MemoryAvailable) >= freeShare*limit
+}
+
 // MoveFunction gives the functions of a name in a pool the slots of other workers.
 func MoveFunction(running []*Function, p *Pool, name string, to *handlers.Slots) {
 	for _, f := range running {
 		if f.Pool == p && f.Name == name {
-			f.Share.Move(to)
+			f.moveShare(to)
 		}
 	}
 }

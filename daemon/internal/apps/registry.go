@@ -64,7 +64,7 @@ func (r *Registry) AppStatuses(usageAge time.Duration) map[string]Status {
 	for p, app := range leaving {
 		s := p.AppStatus(usageAge)
 		s.Retiring += s.Ready + s.Starting
-		s.Ready, s.Starting, s.StartUp = 0, 0, 0
+		s.Ready, s.Starting, s.Spare, s.StartUp = 0, 0, 0, 0
 		out[app] = out[app].Plus(s)
 	}
 	return out

@@ -5,10 +5,11 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/daemon/internal/api"
+	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
 	"github.com/drover-run/drover/triggers"
 )
 
-// Status reports what the function did since the daemon started, and its state.
+// Status reports the function's counts since the daemon started, and its state.
 func (f *Function) Status() api.FunctionStatus {
 	c := f.Stats.ReadCounts()
 	s := api.FunctionStatus{
@@ -21,7 +22,12 @@ func (f *Function) Status() api.FunctionStatus {
 		Latency: c.Latency, Age: c.Age,
 	}
 	if f.Pool != nil {
-		s.Workers = f.Pool.Stats().Ready
+		workers := f.Pool.Stats()
+		s.Workers, s.SpareWorkers = workers.Ready, workers.Spare
+	}
+	if _, is := f.Handler.(*batches.Handler); is {
+		t := f.Stats.Batches.ReadTotals()
+		s.Batches = &api.BatchCounts{Calls: t.Calls, Messages: t.Messages, Splits: t.Splits}
 	}
 	s.Stopped = f.LoadError() != nil
 	s.Paused, s.PausedUntil = f.PauseState()
@@ -32,6 +38,9 @@ func (f *Function) Status() api.FunctionStatus {
 	s.Problems = f.ListProblems()
 	if timed, ok := f.Trigger.(triggers.Scheduled); ok {
 		s.NextDue, _ = timed.NextDue()
+	}
+	if answering, ok := f.Trigger.(triggers.Responder); ok {
+		s.Responses = answering.ResponseCounts()
 	}
 	if gated, ok := f.Handler.(interface{ IsOpen() bool }); ok {
 		s.Gate = gateWord(gated.IsOpen())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,11 +23,15 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// Options is what a Set needs. All fields but Results are required.
+// Options are the options of a Set. All fields but the handlers, Results and Terminal are required.
 type Options struct {
 	Config *configs.Config
-	Funcs  handlers.Funcs // the program's Go functions
-	Env    configs.Env
+	// Handlers are the program's, by function.
+	Handlers map[string]handlers.Handler
+	Funcs    handlers.Funcs // the program's Go functions
+	// BatchFuncs are its Go functions that take batches; may be nil.
+	BatchFuncs handlers.BatchFuncs
+	Env        configs.Env
 	// Environ returns the environment that worker processes inherit, as os.Environ does.
 	Environ func() []string
 	// Results overrides how much of a result workers send back. By default, a function
@@ -34,7 +39,9 @@ type Options struct {
 	Results *protocol.Results
 	// Running returns the functions that run now.
 	Running func() []*Function
-	Log     *slog.Logger
+	// Terminal is the terminal for debugging worker processes; nil: none.
+	Terminal *os.File
+	Log      *slog.Logger
 }
 
 // Set is the worker processes of one configuration: a pool for each app that a function
@@ -43,13 +50,14 @@ type Set struct {
 	options Options
 	old     *Set // whose pools may be reused; nil at the start
 	pools   map[string]*Pool
+	servers map[string]*Server
 	reaper  *childproc.Reaper // nil until something has processes
 }
 
 // NewSet returns an empty set. It reuses the pools of old that have not changed; old may
 // be nil.
 func NewSet(options Options, old *Set) *Set {
-	s := &Set{options: options, old: old, pools: make(map[string]*Pool)}
+	s := &Set{options: options, old: old, pools: make(map[string]*Pool), servers: make(map[string]*Server)}
 	if old != nil {
 		s.reaper = old.reaper
 	}
@@ -71,6 +79,9 @@ func NeedsProcesses(cfg *configs.Config) bool {
 		if _, code := f.Handler.Code(); code || f.Handler.Exec != nil {
 			return true
 		}
+	}
+	if len(serverApps(cfg)) > 0 {
+		return true
 	}
 	return cfg.Scale.Instances.Scaled()
 }
@@ -109,7 +120,7 @@ func (s *Set) Start(ctx context.Context) error {
 		s.SharedReaper() // it starts while Start finds the interpreters
 	}
 	for _, app := range slices.Sorted(maps.Keys(functions)) {
-		code := RuntimeOf(cfg.Apps[app].Language).Code(cfg.Apps[app].Dir)
+		code := RuntimeOf(cfg.Apps[app].Language).readCode(cfg.Apps[app].Dir)
 		if s.canReusePool(app, code) {
 			s.pools[app] = s.old.pools[app]
 			continue
@@ -121,9 +132,19 @@ func (s *Set) Start(ctx context.Context) error {
 		p.code = code
 		s.pools[app] = p
 	}
+	for _, app := range slices.Sorted(maps.Keys(serverApps(cfg))) {
+		if err := s.openServer(ctx, app); err != nil {
+			return fmt.Errorf("app %s: %w", app, err)
+		}
+	}
 	for app, p := range s.pools {
 		if err := p.WaitReady(ctx); err != nil {
 			return fmt.Errorf("app %s, with %v: %w", app, p.interpreter, err)
+		}
+	}
+	for app, own := range s.servers {
+		if err := own.WaitReady(ctx); err != nil {
+			return fmt.Errorf("app %s, with %v: %w", app, own.program, err)
 		}
 	}
 	return nil
@@ -138,8 +159,13 @@ func AppFunctions(cfg *configs.Config) map[string][]workers.Function {
 		if !found {
 			continue
 		}
-		f := workers.Function{Name: name, Module: c.Module, Function: c.Function, SessionState: sources.TraitsOf(settings.Trigger).SessionState}
-		if len(settings.Output) == 0 {
+		traits := sources.TraitsOf(settings.Trigger)
+		f := workers.Function{
+			Name: name, Module: c.Module, Function: c.Function, SessionState: traits.SessionState,
+			Outputs: settings.Output.OutputNames(), Reply: traits.SendersWait, Batch: settings.Batch.Size, Azure: describeAzure(name, settings, cfg),
+		}
+		f.Origin = f.Azure != nil
+		if !settings.TakesResult() {
 			f.Results = protocol.Dropped
 		}
 		out[c.App] = append(out[c.App], f)
@@ -177,8 +203,8 @@ func shortList(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// ClosePools closes the pools that keep does not have, all at once, and calls ended for
-// each; keep may be nil.
+// ClosePools closes the pools and the web servers that keep does not have, all at once, and calls
+// ended for each pool; keep may be nil.
 func (s *Set) ClosePools(keep *Set, ended func(*Pool)) {
 	var closing sync.WaitGroup
 	for app, p := range s.pools {
@@ -187,6 +213,11 @@ func (s *Set) ClosePools(keep *Set, ended func(*Pool)) {
 				p.Close()
 				ended(p)
 			})
+		}
+	}
+	for app, own := range s.servers {
+		if keep == nil || keep.servers[app] != own {
+			closing.Go(own.Close)
 		}
 	}
 	closing.Wait()

@@ -19,22 +19,25 @@ type Status struct {
 	Ready    int                   `json:"ready"`
 	Starting int                   `json:"starting"`
 	Retiring int                   `json:"retiring"`
+	Spare    int                   `json:"spare,omitempty"`
 	Restarts map[process.Cause]int `json:"restarts"`
 	StartUp  time.Duration         `json:"start_up"`
 	// Spawned reports that each worker loads the code although it could be forked. Unforked is the
 	// reason if forks are configured but not possible.
-	Spawned  bool          `json:"spawned,omitempty"`
-	Unforked string        `json:"unforked,omitempty"`
-	Usage    process.Usage `json:"usage"`
+	Spawned  bool   `json:"spawned,omitempty"`
+	Unforked string `json:"unforked,omitempty"`
+	// Interpreter describes the interpreter that runs the code, with its version and origin.
+	Interpreter string        `json:"interpreter,omitempty"`
+	Usage       process.Usage `json:"usage"`
 	// Waits are how long callbacks waited for the event loops; nil or empty without one.
 	Waits *telemetry.Latencies `json:"waits"`
 	// Blocked are the functions that block the event loops; "" is code of no message.
 	Blocked map[string]workers.Blocked `json:"blocked,omitempty"`
 	// Threaded lists the async functions that run in threads because they block.
 	Threaded []string `json:"threaded,omitempty"`
-	// Isolated is how many workers of its own each isolated function has.
+	// Isolated is how many workers each isolated function has for itself.
 	Isolated map[string]int `json:"apart,omitempty"`
-	// Tuned is what the tuner has found; nil before it has measured.
+	// Tuned has the results of the tuner; nil before it has measured.
 	Tuned    *TuningState      `json:"tuned,omitempty"`
 	Measures []worker.Measures `json:"measures,omitempty"`
 }
@@ -61,8 +64,8 @@ func (u *usageCache) readUsage(p *workers.Pool, maxAge time.Duration) process.Us
 func (p *Pool) AppStatus(usageAge time.Duration) Status {
 	s := p.Stats()
 	return Status{
-		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Restarts: s.Restarts, StartUp: s.StartUp,
-		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked,
+		Ready: s.Ready, Starting: s.Starting, Retiring: s.Retiring, Spare: s.Spare, Restarts: s.Restarts, StartUp: s.StartUp,
+		Spawned: s.Forkable && !s.Template, Unforked: s.Unforked, Interpreter: p.interpreter.String(),
 		Usage: p.usage.readUsage(p.Pool, usageAge), Waits: p.loopWaits.Snapshot(), Blocked: p.BlockStats(), Isolated: p.QuarantinedWorkers(), Threaded: p.ThreadedFunctions(),
 		Tuned: p.TuningState(), Measures: p.Measures(),
 	}
@@ -113,6 +116,7 @@ func (s Status) Plus(o Status) Status {
 	sum.Ready += o.Ready
 	sum.Starting += o.Starting
 	sum.Retiring += o.Retiring
+	sum.Spare += o.Spare
 	sum.Restarts = make(map[process.Cause]int)
 	for _, part := range []map[process.Cause]int{s.Restarts, o.Restarts} {
 		for cause, n := range part {
@@ -122,6 +126,7 @@ func (s Status) Plus(o Status) Status {
 	sum.StartUp = max(s.StartUp, o.StartUp)
 	sum.Spawned = s.Spawned || o.Spawned
 	sum.Unforked = cmp.Or(s.Unforked, o.Unforked)
+	sum.Interpreter = cmp.Or(s.Interpreter, o.Interpreter)
 	sum.Usage.CPU += o.Usage.CPU
 	sum.Usage.Known = s.Usage.Known || o.Usage.Known
 	sum.Usage.Memory.Resident += o.Usage.Memory.Resident

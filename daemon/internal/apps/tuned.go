@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
-// TuningState is what a tuner has found out about an app.
+// TuningState has a tuner's results for an app.
 type TuningState struct {
 	Settings   autotune.Settings `json:"settings"`
 	Processes  bool              `json:"auto_processes"`
@@ -16,7 +16,7 @@ type TuningState struct {
 	Coroutines bool              `json:"auto_coroutines"`
 	Phase      string            `json:"phase"`
 	Note       string            `json:"note"`
-	// Limits are those of functions, in flight in each process.
+	// Limits are the limits of functions, in flight in each process.
 	Limits map[string]int           `json:"limits,omitempty"`
 	Kinds  map[string]autotune.Kind `json:"kinds"`
 	// Undone are changes of settings that were reverted because calls failed after them.

@@ -16,10 +16,10 @@ type Decisions struct {
 	latest map[string]Decision // by target
 }
 
-// Decision is one decision, with what the metrics report of it.
+// Decision is one decision, with its values for the metrics.
 type Decision struct {
 	api.Decided
-	Raw   int           `json:"-"` // what the formula alone requested
+	Raw   int           `json:"-"` // the result of the formula
 	Loads []scaler.Load `json:"-"`
 }
 
@@ -37,7 +37,7 @@ func (d *Decisions) SetDecision(target string, at time.Time, what scaler.Decisio
 	}
 	count[what.Bound]++
 	d.latest[target] = Decision{
-		Decided: api.Decided{At: at, Wanted: what.Wanted, Current: what.Current, Bound: what.Bound, Text: text, Count: count},
+		Decided: api.Decided{At: at, Wanted: what.Wanted, Current: what.Current, Bound: what.Bound, Sentence: what.Sentence(), Text: text, Count: count},
 		Raw:     what.Raw, Loads: what.Signals.Loads,
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/scaler/autotune"
 )
 
-// TestStoreWithABrokenFile puts something else in the place of tuning.json. The daemon starts
-// without stored settings, reports what is wrong, and writes the next ones if that is possible.
+// TestStoreWithABrokenFile replaces tuning.json with something else. The daemon starts without
+// stored settings, reports the problem, and writes the next ones if possible.
 func TestStoreWithABrokenFile(t *testing.T) {
 	for name, c := range map[string]struct {
 		make  func(path string) error

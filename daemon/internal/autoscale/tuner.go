@@ -20,8 +20,8 @@ import (
 // This file measures a pool and applies what scaler/autotune decides.
 
 const (
-	// tuneEvery is the time between two measurements while calls end; otherwise it is tuneIdle.
-	// After restAfter without calls it is tuneRest, unless a call begins: each measurement reads
+	// tuneEvery is the time between two measurements while calls end; without calls, or while
+	// settings do not change, it is tuneIdle. After restAfter without calls it is tuneRest, unless a call begins: each measurement reads
 	// every function, and a thousand of them took half a percent of a core each second.
 	tuneEvery = 250 * time.Millisecond
 	tuneIdle  = time.Second
@@ -31,6 +31,9 @@ const (
 	// readings; memoryHeld is how often while settings do not change.
 	memoryEvery = 500 * time.Millisecond
 	memoryHeld  = 5 * time.Second
+	// contentionHeld is how often the use of the machine by others is read while settings do not
+	// change. It takes 200 system calls.
+	contentionHeld = 4 * time.Second
 	// maxThreads and maxCoroutines are the maximum that auto chooses, in each process.
 	maxThreads    = 512
 	maxCoroutines = 16384
@@ -48,8 +51,7 @@ type tuner struct {
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
 
-	machine      *hostinfo.Reader
-	delays       *hostinfo.Delays
+	contention   *contention
 	last         reading
 	poolMemory   uint64
 	memoryReadAt time.Time
@@ -77,7 +79,6 @@ type load struct {
 // reading has the values of one measurement.
 type reading struct {
 	at       time.Time
-	machine  hostinfo.Machine
 	pool     time.Duration // the processor time of the workers
 	daemon   time.Duration
 	measures map[string]worker.Measures
@@ -111,7 +112,7 @@ func tuningBounds(app configs.App, tunable bool, cores int) (given, free autotun
 // daemon; nil for none.
 func newTuner(pool *apps.Pool, given, free autotune.Bounds, learned *autotune.Learned, log *slog.Logger) *tuner {
 	return &tuner{
-		pool: pool, log: log, machine: hostinfo.New(), delays: hostinfo.NewDelays(),
+		pool: pool, log: log, contention: newContention(),
 		bounds: given, free: free, controller: autotune.New(given, learned),
 	}
 }
@@ -128,7 +129,11 @@ func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 		}
 		if busy {
 			active = at
-			waitFor(ctx, tuneEvery)
+			if t.isHeld() {
+				waitFor(ctx, tuneIdle)
+			} else {
+				waitFor(ctx, tuneEvery)
+			}
 			continue
 		}
 		waitFor(ctx, tuneIdle)
@@ -152,7 +157,7 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 	for i := range s.Functions {
 		s.Functions[i].Passed = e.PassedCalls(indexes[s.Functions[i].Name])
 	}
-	t.lastMachine = t.last.machine
+	t.lastMachine, t.delayed = t.contention.machine, t.contention.waited
 	t.sample = s
 	t.adoptDecision(t.controller.Look(s), nil)
 	return busy
@@ -162,36 +167,28 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	stats, settings := t.pool.Stats(), t.pool.Settings()
 	now := reading{at: at, pool: t.pool.CPU(), daemon: telemetry.ProcessCPU(), measures: make(map[string]worker.Measures)}
-	now.machine, _ = t.machine.ReadMachine() // values that cannot be read are unknown
-	t.mu.Lock()
-	every := memoryEvery
-	if p := t.decision.Phase; p == autotune.PhaseHold || p == autotune.PhaseIdle || p == autotune.PhaseExplicit {
-		every = memoryHeld
+	memoryPause, contentionPause := memoryEvery, time.Duration(0)
+	if t.isHeld() {
+		memoryPause, contentionPause = memoryHeld, contentionHeld
 	}
-	t.mu.Unlock()
-	if at.Sub(t.memoryReadAt) >= every {
+	if at.Sub(t.memoryReadAt) >= memoryPause {
 		t.memoryReadAt, t.poolMemory = at, ownMemory(t.pool.Usage())
+	}
+	c := t.contention
+	if at.Sub(c.at) >= contentionPause {
+		c.read(at, now.pool+now.daemon, stats.PIDs)
 	}
 	last := t.last
 	elapsed := at.Sub(last.at)
 	s = autotune.Sample{
-		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Cores: now.machine.Cores, RunQueue: math.NaN(),
+		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Cores: c.machine.Cores, RunQueue: math.NaN(),
 		Settings: autotune.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
-		Memory:   t.poolMemory, MemoryLimit: t.memoryLimit(now.machine),
+		Memory:   t.poolMemory, MemoryLimit: t.memoryLimit(c.machine),
 	}
-	first := last.at.IsZero() || elapsed <= 0
-	if !first {
+	if !last.at.IsZero() && elapsed > 0 {
 		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()
 		s.Daemon = (now.daemon - last.daemon).Seconds() / elapsed.Seconds()
-		if others := hostinfo.OthersBusy(last.machine, now.machine, now.pool-last.pool+now.daemon-last.daemon, elapsed); !math.IsNaN(others) {
-			s.Others = others
-		}
-	}
-	if waited, known := t.delays.WaitedSince(stats.PIDs); known && !first {
-		s.RunQueue = waited.Seconds() / elapsed.Seconds()
-		t.mu.Lock()
-		t.delayed += waited
-		t.mu.Unlock()
+		s.Others, s.RunQueue = c.others, c.runQueue
 	}
 	loads := t.loads(at)
 	for _, m := range t.pool.Measures() {
@@ -212,6 +209,14 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	}
 	t.last = now
 	return s, busy
+}
+
+// isHeld reports whether settings do not change unless the load does.
+func (t *tuner) isHeld() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.decision.Phase
+	return p == autotune.PhaseHold || p == autotune.PhaseIdle || p == autotune.PhaseExplicit
 }
 
 // memoryLimit returns how many bytes the pool may use: its share of the sum of its own and the
@@ -261,7 +266,7 @@ func (t *tuner) mustSave() (is bool) {
 	return is
 }
 
-// exportLearned returns what the next run of the daemon may start with.
+// exportLearned returns the results that the next run of the daemon may start with.
 func (t *tuner) exportLearned() autotune.Learned {
 	t.mu.Lock()
 	defer t.mu.Unlock()

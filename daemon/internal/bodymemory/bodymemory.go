@@ -105,7 +105,7 @@ func TuneGC(ctx context.Context, b *triggers.Budget) {
 	}
 }
 
-// UsageText returns how much of a budget is used, for people.
+// UsageText returns how much of a budget is used, as text.
 func UsageText(b *triggers.Budget) string {
 	return fmt.Sprintf("%d of %d MiB in flight", b.Used()>>20, b.Limit()>>20)
 }

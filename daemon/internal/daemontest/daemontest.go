@@ -63,7 +63,7 @@ func (o *Output) WaitFor(t *testing.T, part string) {
 		select {
 		case <-o.more:
 		case <-deadline:
-			t.Fatalf("%q did not come; the output is\n%s", part, o)
+			t.Fatalf("%q did not appear; the output is\n%s", part, o)
 		}
 	}
 }
@@ -84,18 +84,17 @@ func WriteFiles(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// SendGet sends a GET request to a port or, if the address begins with a slash, to a socket. A
-// header is written as "Name: value". It returns the status and the body of the response.
+// SendGet is Send for a GET request.
 func SendGet(t *testing.T, address, path string, headers ...string) (int, string) {
 	t.Helper()
-	network := "tcp"
-	if strings.HasPrefix(address, "/") {
-		network = "unix"
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}}}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1"+path, nil)
+	return Send(t, address, http.MethodGet, path, nil, headers...)
+}
+
+// Send sends a request to a port or, if the address begins with a slash, to a socket. A header is
+// written as "Name: value". It returns the status and the body of the response.
+func Send(t *testing.T, address, method, path string, body io.Reader, headers ...string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1"+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +105,22 @@ func SendGet(t *testing.T, address, path string, headers ...string) (int, string
 		}
 		request.Header.Set(name, value)
 	}
-	response, err := client.Do(request)
+	response, text := Do(t, address, request) //nolint:bodyclose // Do has read it to its end and closed it
+	return response.StatusCode, text
+}
+
+// Do sends a request to an address of Send. It returns the response, whose body can be read again, and
+// the body.
+func Do(t *testing.T, address string, request *http.Request) (*http.Response, string) {
+	t.Helper()
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}}}
+	response, err := client.Do(request) //nolint:gosec // the test chooses the address
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +129,8 @@ func SendGet(t *testing.T, address, path string, headers ...string) (int, string
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response.StatusCode, string(text)
+	response.Body = io.NopCloser(bytes.NewReader(text))
+	return response, string(text)
 }
 
 // FreePort returns an address of this machine that nothing listens on.

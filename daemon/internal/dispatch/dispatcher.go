@@ -1,8 +1,7 @@
 // Package dispatch moves messages: from a trigger, through a handler and the outputs, to the
 // verdict that the trigger settles.
 //
-// The daemon makes one Function for each function of its configuration, calls Run on a goroutine
-// of its own, and calls Close when Run has returned. Run starts the goroutines that executions
+// The daemon makes one Function for each function of its configuration, calls Run on its own goroutine, and calls Close when Run has returned. Run starts the goroutines that executions
 // need, and returns when all of them have ended. Three contexts end it, in this order: those of
 // receiving, of work, and of settling. It also ends when the function's code fails to load.
 //
@@ -13,7 +12,8 @@
 //     execution: the state of the message until it is settled, and the context of the attempt.
 //  3. startAsync passes it to a handler that answers later, whose SetResult resumes the
 //     execution; for any other handler runToEnd calls Handle.
-//  4. sendOutputs sends the result to all outputs.
+//  4. sendOutputs sends the result and the messages for named outputs, and sendReply passes the result
+//     to a sender that waits.
 //  5. judgeResult turns the error into a verdict.
 //  6. settleMessage passes the verdict to the trigger, and retries until the trigger accepts it.
 //     Then the slot is free.
@@ -22,14 +22,17 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/dispatch/attempts"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
@@ -48,7 +51,11 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 	defer cancel()
 	f.receiving, f.working, f.settling = receiving, working, settling
 	f.starter, _ = f.Handler.(handlers.Starter)
+	if f.collector, _ = f.Handler.(handlers.Collector); f.collector != nil {
+		f.collector.StartCollecting(working)
+	}
 	f.executions.openPool()
+	f.extra.setOpen(true)
 	defer f.executions.shutDown()
 	var listening sync.WaitGroup
 	defer listening.Wait()
@@ -95,6 +102,10 @@ func (f *Function) Run(receiving, working, settling context.Context) error {
 		f.dispatchBatch(got, asked)
 	}
 	f.drainPrefetched()
+	if f.collector != nil {
+		f.collector.StopWaiting()
+	}
+	f.extra.setOpen(false)
 	f.unfinished.Wait()
 	select {
 	case <-f.stopped:
@@ -109,6 +120,9 @@ func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.Stats.received.Add(int64(len(got)))
 	f.unfinished.Add(len(got))
 	f.Memory.Take(got)
+	if f.collector != nil {
+		f.collector.BeginReceive(got)
+	}
 	taken := f.Share.Take(len(got))
 	now := time.Now()
 	f.Stats.slots.takeSlots(taken)
@@ -126,6 +140,29 @@ func (f *Function) dispatchBatch(got []*triggers.Delivery, asked time.Time) {
 	f.executions.addWaiting(batch...)
 	clear(batch)
 	f.batch = batch
+	if f.collector != nil {
+		used, slots := f.Share.Room()
+		f.collector.EndReceive(used < slots)
+	}
+}
+
+// RunExtra runs a message that the trigger did not receive, as soon as a slot is free, and returns
+// at once. It may be called from any goroutine.
+func (f *Function) RunExtra(d *triggers.Delivery) error {
+	f.extra.mu.Lock()
+	if !f.extra.open || f.hasStopped() {
+		f.extra.mu.Unlock()
+		return errNotReceiving
+	}
+	f.unfinished.Add(1)
+	f.extra.mu.Unlock()
+	f.Stats.received.Add(1)
+	f.Memory.Take([]*triggers.Delivery{d})
+	now := time.Now()
+	x := f.newExecution(d, now, false)
+	x.spans = f.Spans.traceMessage(d.Message, now, now)
+	go x.waitForSlot()
+	return nil
 }
 
 // drainLimit bounds the time for prefetched messages after receiving has ended: a source
@@ -175,29 +212,27 @@ func (f *Function) receiveBatch(receiving context.Context, n int) ([]*triggers.D
 // execution is one message from its receipt to its settlement, and the context of the attempt. It
 // holds one slot, or none if the daemon stopped before a slot was free.
 type execution struct {
-	attemptContext
-	f                *Function
-	delivery         *triggers.Delivery
-	message          *triggers.Message // as passed to the handler and the outputs
-	spans            *messageSpans     // nil: not traced
-	received         time.Time
-	start            time.Time
-	standstill       time.Duration // total standstill of the daemon when the attempt began
-	begun            atomic.Int64  // when it got its slot, in ns since processStart; 0: it has none yet
-	slotted          bool
-	epoch            *Epoch // the epoch in which the call started; nil if nothing tunes the pool
-	handled          bool   // output and err are set
-	output           []byte
-	outputProperties triggers.Properties
-	err              error
-	lost             atomic.Bool
+	attempts.Attempt
+	f          *Function
+	delivery   *triggers.Delivery
+	message    *triggers.Message // as passed to the handler and the outputs
+	spans      *messageSpans     // nil: not traced
+	received   time.Time
+	start      time.Time
+	standstill time.Duration // total standstill of the daemon when the attempt began
+	begun      atomic.Int64  // when it got its slot, in ns since processStart; 0: it has none yet
+	epoch      *Epoch        // the epoch in which the call started; nil if nothing tunes the pool
+	mu         sync.Mutex    // guards named and returned until the call has returned
+	callResult
+	stream  atomic.Pointer[replyStream] // set by ReplyStream
+	lost    atomic.Bool                 // it and the next two share a word
+	slotted bool
+	handled bool // the result is set
 }
 
 func (f *Function) newExecution(d *triggers.Delivery, now time.Time, slotted bool) *execution {
-	x := &execution{
-		attemptContext: attemptContext{Context: f.working, deadline: now.Add(f.Timeout)},
-		f:              f, delivery: d, message: d.Message, received: now, start: now, slotted: slotted,
-	}
+	x := &execution{f: f, delivery: d, message: d.Message, received: now, start: now, slotted: slotted}
+	x.Begin(f.working, now.Add(f.Timeout))
 	if slotted {
 		x.begun.Store(int64(now.Sub(processStart)))
 	}
@@ -212,7 +247,7 @@ func (x *execution) LeaseRevoked() {
 	x.lost.Store(true)
 	x.f.Stats.lost.Add(1)
 	if x.f.CancelOnLost {
-		x.cancelWith(errLost)
+		x.CancelWith(attempts.ErrLost)
 	}
 }
 
@@ -220,7 +255,8 @@ func (x *execution) LeaseRevoked() {
 func (x *execution) Renew() {
 	now := time.Now()
 	x.standstill = x.f.Standstill.totalAt(now.Sub(processStart))
-	x.resetDeadline(now.Add(x.f.Timeout))
+	x.ResetDeadline(now.Add(x.f.Timeout))
+	x.dropNamed(false)
 }
 
 // waitForSlot runs a message that was received when no slot was free, as soon as one is.
@@ -232,9 +268,11 @@ func (x *execution) waitForSlot() {
 		f.Stats.slots.takeSlots(1)
 		x.begun.Store(int64(x.start.Sub(processStart)))
 	}
-	x.deadline = x.start.Add(f.Timeout)
+	x.SetDeadline(x.start.Add(f.Timeout))
 	if !x.slotted || !x.startAsync() {
 		x.runToEnd()
+	} else if f.collector != nil {
+		f.collector.EndReceive(false) // no slot was free
 	}
 }
 
@@ -244,7 +282,7 @@ func (x *execution) startAsync() bool {
 	f := x.f
 	if x.spans != nil {
 		x.message = x.spans.startProcess(x.message, x.start)
-		x.wrapParent(x.spans.withSpan)
+		x.WrapParent(x.spans.withSpan)
 	}
 	if f.Epochs != nil {
 		x.epoch = f.Epochs.Load()
@@ -265,12 +303,38 @@ func (x *execution) SetResult(output []byte, err error) {
 // Describe implements handlers.Described.
 func (x *execution) Describe(properties triggers.Properties) { x.outputProperties = properties }
 
-// Value implements handlers.Described. Other values are those of the attempt.
-func (x *execution) Value(key any) any {
-	if key == handlers.DescribedKey {
-		return x
+// Send implements handlers.Sending.
+func (x *execution) Send(output string, body []byte, properties triggers.Properties) error {
+	if err := checkOutputName(output, x.f.OutputNames); err != nil {
+		return err
 	}
-	return x.attemptContext.Value(key)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.addNamed(NamedMessage{output, body, properties})
+}
+
+// dropNamed drops the messages to named outputs before the call runs again. After the last run it drops
+// them if the call failed; from then on the function cannot send.
+func (x *execution) dropNamed(last bool) {
+	if len(x.f.OutputNames) == 0 {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.returned = last; !last || x.err != nil {
+		x.named = nil
+	}
+}
+
+// Value implements handlers.Described. Other values come from the attempt's context.
+func (x *execution) Value(key any) any {
+	switch key {
+	case handlers.DescribedKey:
+		return x
+	case handlers.LeaderKey:
+		return leader{x}
+	}
+	return x.Attempt.Value(key)
 }
 
 // runToEnd handles the message, unless that was done, sends the result, and settles.
@@ -290,14 +354,21 @@ func (x *execution) runToEnd() {
 		x.Renew()
 		x.output, x.err = f.Handler.Handle(x, x.message)
 	}
+	x.dropNamed(true)
 	x.err = x.classifyTimeout(x.err)
 	if x.epoch != nil {
 		x.err = x.judgeSettings(x.err)
 	}
 	err := x.err
-	x.stopTimer()
-	if err == nil && len(f.Outputs) > 0 && x.output != nil {
+	if s := x.stream.Load(); s != nil {
+		s.detach() // the end of the context is no timeout from here on
+	}
+	x.StopTimer()
+	if err == nil && len(f.Outputs) > 0 && (x.output != nil || x.named != nil) {
 		err = x.sendOutputs()
+	}
+	if err == nil {
+		err = x.sendReply()
 	}
 	v := f.judgeResult(f.working, m, err)
 	took := time.Since(x.start)
@@ -312,6 +383,9 @@ func (x *execution) runToEnd() {
 		f.Stats.countSettled(m, v.Kind, err, took, now)
 	} else {
 		f.Stats.abandoned.Add(1)
+	}
+	if f.collector != nil {
+		f.collector.EndMessage(m)
 	}
 	f.inFlight.removeExecution(x)
 	f.Memory.Done(len(m.Body))
@@ -331,7 +405,7 @@ func (x *execution) freeSlot(now time.Time) {
 func (x *execution) runsAgain() bool {
 	f := x.f
 	switch {
-	case x.err == nil, f.working.Err() != nil, x.lost.Load(), handlers.Rejected(x.err):
+	case x.err == nil, f.working.Err() != nil, x.lost.Load(), x.stream.Load() != nil, handlers.Rejected(x.err):
 		return false
 	case errors.Is(x.err, handlers.ErrRunAgain):
 		return true
@@ -360,7 +434,7 @@ func (x *execution) classifyTimeout(err error) error {
 	if x.lost.Load() && f.CancelOnLost {
 		return fmt.Errorf("cancelled, because its message was lost: %w", handlers.ErrNotTried)
 	}
-	if errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, attempts.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		late := &handlers.Failure{Summary: fmt.Sprintf("timed out after %v", f.Timeout)}
 		var failure *handlers.Failure
 		if errors.As(err, &failure) {
@@ -384,8 +458,8 @@ func (x *execution) judgeSettings(err error) error {
 		return nil
 	case errors.Is(err, handlers.ErrNotTried), errors.Is(err, triggers.ErrTooLarge), errors.As(err, &loadError), f.working.Err() != nil:
 		return err // the function did not cause it
-	case e.failed(x.newFailedCall(err)):
-		return &undoneError{err}
+	case e.failed(x.newFailedCall(err)) && x.delivery.Replier() == nil:
+		return &undoneError{err} // a request does not run again: its sender gets the failure
 	}
 	return err
 }
@@ -406,19 +480,53 @@ func ReportWorkerDied(ctx context.Context, how error) {
 	}
 }
 
-// sendOutputs sends an execution's result to all outputs. The message is done only when every
-// output has accepted the result. If one of them can never accept it, sendOutputs does not wait
-// for the others, which may have accepted it already.
+// leader sends the result of a batch, as that of its first message.
+type leader struct{ x *execution }
+
+// SendResult implements handlers.BatchLeader.
+func (l leader) SendResult(output []byte, properties triggers.Properties) error {
+	x := l.x
+	x.output, x.outputProperties = output, properties
+	defer func() {
+		x.output, x.outputProperties = nil, nil
+		x.dropNamed(false)
+	}()
+	return x.sendOutputs()
+}
+
+// sendOutputs sends an execution's result to the outputs without a name, and the messages for named
+// outputs to these. The message is done only when every output has accepted what it gets. If one of
+// them can never accept it, sendOutputs does not wait for the others, which may have accepted theirs
+// already.
 func (x *execution) sendOutputs() error {
-	f := x.f
-	if len(f.Outputs) == 1 {
-		return x.sendTo(f.working, f.Outputs[0])
+	f, working := x.f, x.f.working
+	if x.delivery.Replier() != nil {
+		limited, cancel := context.WithTimeoutCause(working, replyOutputLimit, errSenderWaits)
+		defer cancel()
+		working = limited
 	}
-	ctx, cancel := context.WithCancel(f.working)
+	var last *Output
+	used := 0
+	for _, o := range f.Outputs {
+		if x.hasMessagesFor(o.Key) {
+			last = o
+			used++
+		}
+	}
+	switch used {
+	case 0:
+		return nil
+	case 1:
+		return x.sendTo(working, last)
+	}
+	ctx, cancel := context.WithCancel(working)
 	defer cancel()
 	errs := make([]error, len(f.Outputs))
 	var all sync.WaitGroup
 	for i, o := range f.Outputs {
+		if !x.hasMessagesFor(o.Key) {
+			continue
+		}
 		all.Go(func() {
 			if errs[i] = x.sendTo(ctx, o); errs[i] != nil {
 				cancel()
@@ -428,18 +536,27 @@ func (x *execution) sendOutputs() error {
 	all.Wait()
 	var failed error
 	for _, err := range errs {
-		if failed == nil || handlers.Rejected(err) {
+		if err != nil && (failed == nil || handlers.Rejected(err)) {
 			failed = err
 		}
 	}
 	return failed
 }
 
-// sendTo sends the result to one output. It retries until the output accepts the result,
-// can never accept it, or ctx ends.
+// replyOutputLimit bounds how long outputs may fail while the sender of the message waits for the
+// reply. Clients of HTTP often wait for 30 seconds.
+const replyOutputLimit = 10 * time.Second
+
+// errSenderWaits is the cause of a context that ended after replyOutputLimit.
+var errSenderWaits = errors.New("the sender waits for the reply")
+
+// sendTo sends one output what it gets, in order. It retries until the output accepts all of it, can
+// never accept it, or ctx ends. What the output has accepted is not sent to it again.
 func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 	f := x.f
-	m, sent := x.spans.startSend(&o.Entity, x.message, len(x.output))
+	var plain [1]outgoing
+	rest := x.appendMessages(plain[:0], o.Key)
+	m, sent := x.spans.startSend(&o.Entity, x.message, rest)
 	defer func() { sent.endSend(err) }()
 	pause, failing := newBackOff(), ""
 	defer func() {
@@ -448,14 +565,20 @@ func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 		}
 	}()
 	for {
-		err := o.sendResult(ctx, m, x.output, x.outputProperties)
+		accepted, err := o.sendResults(ctx, m, rest)
+		rest = rest[accepted:]
 		switch {
 		case err == nil:
 			return nil
 		case isUnsendable(err):
 			return handlers.Reject(fmt.Errorf("the result, to %s: %w", o.Name, err))
+		case errors.Is(context.Cause(ctx), errSenderWaits):
+			return fmt.Errorf("its result was not sent to %s in %v, and the sender waits for the reply: %s", o.Name, replyOutputLimit, cmp.Or(failing, err.Error()))
 		case ctx.Err() != nil, errors.Is(err, errOutputEnded):
 			return fmt.Errorf("its result was not sent to %s: %w", o.Name, handlers.ErrNotTried)
+		}
+		if accepted > 0 {
+			pause.Reset()
 		}
 		if failing != err.Error() {
 			failing = err.Error()
@@ -466,14 +589,51 @@ func (x *execution) sendTo(ctx context.Context, o *Output) (err error) {
 	}
 }
 
-// judgeResult turns what a handler returned into the verdict on the message.
+// sendReply passes the result to the sender of the message, if that waits for it. The outputs have
+// accepted it before. A result that is not a valid reply is a rejection.
+func (x *execution) sendReply() error {
+	to := x.delivery.Replier()
+	if to == nil {
+		return nil
+	}
+	if s := x.stream.Load(); s != nil {
+		if err := s.Close(); err != nil {
+			return handlers.Reject(err)
+		}
+		return nil
+	}
+	if err := to.Reply(x.f.working, x.output, x.outputProperties); err != nil {
+		return handlers.Reject(err)
+	}
+	return nil
+}
+
+// ReplyStream implements handlers.Streamed. It may be called from any goroutine, before the
+// function has returned.
+func (x *execution) ReplyStream(ctx context.Context, properties triggers.Properties) (io.WriteCloser, error) {
+	to, ok := x.delivery.Replier().(triggers.StreamReplier)
+	if !ok {
+		return nil, handlers.ErrNoStream
+	}
+	s, err := openReplyStream(ctx, to, properties)
+	if err != nil {
+		return nil, err
+	}
+	x.stream.Store(s)
+	if len(x.f.Outputs) == 0 {
+		return s, nil
+	}
+	return streamPart{s}, nil
+}
+
+// judgeResult turns the result of a handler into the verdict on the message.
 func (f *Function) judgeResult(working context.Context, m *triggers.Message, err error) triggers.Verdict {
 	var loadError *handlers.LoadError
 	switch {
 	case err == nil:
 		return triggers.Verdict{Kind: triggers.Done}
 	case handlers.Rejected(err):
-		return f.newRejection(err.Error(), err)
+		return newRejection(f.Name, err.Error(), err)
 	case errors.As(err, &loadError):
 		f.stopReceiving(loadError)
 		return triggers.Verdict{Kind: triggers.Release}
@@ -481,7 +641,7 @@ func (f *Function) judgeResult(working context.Context, m *triggers.Message, err
 		// The stop interrupted the call, whatever the function returned.
 		return triggers.Verdict{Kind: triggers.Release}
 	case m.Attempt >= f.Retry.MaxAttempts:
-		return f.newRejection(fmt.Sprintf("failed %d times, the last time with: %v", m.Attempt, err), err)
+		return newRejection(f.Name, attemptsUsedUp(m.Attempt, err), err)
 	}
 	delay, asked := handlers.RetryDelay(err)
 	if !asked {
@@ -490,8 +650,16 @@ func (f *Function) judgeResult(working context.Context, m *triggers.Message, err
 	return triggers.Verdict{Kind: triggers.Retry, Delay: delay}
 }
 
-func (f *Function) newRejection(reason string, err error) triggers.Verdict {
-	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: f.Name}
+// attemptsUsedUp returns the reason of a dead letter whose attempts are used up.
+func attemptsUsedUp(attempts int, last error) string {
+	if attempts == 1 {
+		return fmt.Sprintf("failed at its only attempt: %v", last)
+	}
+	return fmt.Sprintf("failed %d times, the last time with: %v", attempts, last)
+}
+
+func newRejection(function, reason string, err error) triggers.Verdict {
+	return triggers.Verdict{Kind: triggers.Reject, Reason: reason, Detail: failureDetail(err), Function: function}
 }
 
 // settleMessage passes the verdict to the source, and returns the one that the source accepted. If
@@ -572,13 +740,29 @@ func (f *Function) stopReceiving(why error) {
 	f.stopOnce.Do(func() {
 		f.loadError = why
 		close(f.stopped)
+		suspendTrigger(f.Trigger, "disabled, because its code failed to load", time.Time{})
 	})
+}
+
+// rejectedText returns the log message for a rejected message.
+func rejectedText(source triggers.Trigger) string {
+	if _, answers := source.(triggers.Responder); answers {
+		return "request failed"
+	}
+	if _, drops := source.(triggers.Discarder); drops {
+		return "run failed for the last time; it is not retried"
+	}
+	return "message dead-lettered"
 }
 
 // logVerdict logs a verdict. A function that was stopped is reported once, where its run ends.
 func (f *Function) logVerdict(m *triggers.Message, v triggers.Verdict, err error, took time.Duration) {
 	level := slog.LevelDebug
 	switch v.Kind {
+	case triggers.Done:
+		if f.Completions.CountMessage() {
+			level = slog.LevelInfo
+		}
 	case triggers.Retry:
 		level = slog.LevelWarn
 	case triggers.Reject:
@@ -598,10 +782,7 @@ func (f *Function) logVerdict(m *triggers.Message, v triggers.Verdict, err error
 		text = "attempt failed; will be tried again"
 		attrs = append(attrs, slog.Int("max_attempts", f.Retry.MaxAttempts), slog.Duration("retry_in", v.Delay))
 	case triggers.Reject:
-		text = "message dead-lettered"
-		if _, drops := f.Trigger.(triggers.Discarder); drops {
-			text = "run failed; its attempts are used up, or it was rejected"
-		}
+		text = rejectedText(f.Trigger)
 		attrs = append(attrs, slog.String("reason", v.Reason))
 	}
 	if err != nil {

@@ -276,7 +276,7 @@ func TestATimeoutIsAFailedAttempt(t *testing.T) {
 	})
 }
 
-// A handler's report of where the code was at the timeout is part of the failure, in the log and
+// A handler's report of the code's position at the timeout is part of the failure, in the log and
 // in the dead letters.
 func TestATimeoutTellsWhereTheCodeWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -389,7 +389,7 @@ func TestCodeThatDoesNotLoadStopsTheFunction(t *testing.T) {
 	})
 }
 
-// flaky is a source whose first receives, or settlements, fail, as if it was unreachable.
+// flaky is a source whose first receives or settlements fail, as if it was unreachable.
 type flaky struct {
 	triggers.Trigger
 	receives, settles int

@@ -8,11 +8,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
 )
 
-// Config is what the dispatcher needs of a function.
+// Config describes a function to the dispatcher.
 type Config struct {
 	Name    string
 	Trigger triggers.Trigger
@@ -20,6 +21,9 @@ type Config struct {
 	Share   *handlers.Share   // the slots in which the handler runs
 	Memory  *triggers.Account // the budget for bodies in flight; nil: no limit
 	Outputs []*Output         // where results go; none: they are dropped
+
+	// OutputNames are the names to which the function may send, in the configuration's order.
+	OutputNames []string
 
 	Timeout      time.Duration // of each attempt
 	MaxBody      int64         // in bytes; 0: the source's limit
@@ -35,6 +39,9 @@ type Config struct {
 	Spans      *Spans      // nil: nothing is traced
 	Standstill *Standstill // nil: nothing checks the clock
 	Log        *slog.Logger
+	// Completions decides which completed messages are logged at level info. The others, and all
+	// without it, are logged at level debug.
+	Completions *telemetry.FunctionCompletions
 }
 
 // Function moves the messages of one function from its trigger through its handler and
@@ -43,7 +50,8 @@ type Config struct {
 type Function struct {
 	Config
 
-	starter      handlers.Starter // the handler, if it implements Starter
+	starter      handlers.Starter   // the handler, if it implements Starter
+	collector    handlers.Collector // likewise
 	executions   executionPool
 	inFlight     inFlightSet
 	failures     recentFailures
@@ -52,6 +60,7 @@ type Function struct {
 	unfinished   sync.WaitGroup
 	stuck        stuck
 	pause        pauseSwitch
+	extra        extraRuns
 
 	// Set by Run. The end of the first stops receiving, that of the second cancels work, that of
 	// the third cancels settling.
@@ -100,7 +109,9 @@ func (f *Function) LoadError() error {
 
 // SetPaused pauses a function until a time, or without an end if until is zero, or resumes it. A
 // paused function receives nothing; messages in flight finish.
-func (f *Function) SetPaused(paused bool, until time.Time) { f.pause.setPaused(f.Share, paused, until) }
+func (f *Function) SetPaused(paused bool, until time.Time) {
+	f.pause.setPaused(f.Share, f.Trigger, paused, until)
+}
 
 // PauseState returns whether the function is paused, and until when; zero is no end.
 func (f *Function) PauseState() (paused bool, until time.Time) { return f.pause.pauseState() }
@@ -157,7 +168,7 @@ type InFlight struct {
 func (f *Function) FindInFlight(id string) (found InFlight, ok bool) {
 	for _, x := range f.inFlight.listAll() {
 		if x.delivery.Message.ID == id {
-			return f.describeInFlight(x), true
+			return x.describeInFlight(), true
 		}
 	}
 	return found, false
@@ -174,22 +185,23 @@ func (f *Function) OldestInFlight() (oldest InFlight, ok bool) {
 	if first == nil {
 		return oldest, false
 	}
-	return f.describeInFlight(first), true
+	return first.describeInFlight(), true
 }
 
-func (f *Function) describeInFlight(x *execution) InFlight {
+func (x *execution) describeInFlight() InFlight {
 	out := InFlight{Message: x.delivery.Message, Received: x.received, Lost: x.lost.Load()}
 	if begun := x.begun.Load(); begun != 0 {
 		out.Started = processStart.Add(time.Duration(begun))
 	}
-	out.Blocked, out.BlockedSince, _ = f.stuck.reasonOf(x.delivery)
+	out.Blocked, out.BlockedSince, _ = x.f.stuck.reasonOf(x.delivery)
 	return out
 }
 
-// Result is what a handler returned.
+// Result is the result of a handler.
 type Result struct {
 	Output     []byte
 	Properties triggers.Properties // of the output
+	Named      []NamedMessage      // messages to named outputs; none if it failed
 	Err        error
 	Start      time.Time // when the attempt began
 }
@@ -202,5 +214,5 @@ func (f *Function) RunOne(ctx context.Context, d *triggers.Delivery) Result {
 	f.Stats.slots.takeSlots(1)
 	f.unfinished.Add(1)
 	x.runToEnd()
-	return Result{Output: x.output, Properties: x.outputProperties, Err: x.err, Start: x.start}
+	return Result{Output: x.output, Properties: x.outputProperties, Named: x.listNamed(), Err: x.err, Start: x.start}
 }

@@ -27,8 +27,10 @@ const maxOutputs = 500
 
 // OutputConfig is the destination of results.
 type OutputConfig struct {
-	Open    OpenSender
-	Name    string // for people
+	Open OpenSender
+	// Key is the name to which a function sends; empty: the output gets the plain result.
+	Key     string
+	Name    string // for messages and logs
 	Entity  Entity // for traces
 	Subject string // of each message; may be empty
 	// Lanes is how many results are sent at once, each on its own. With one lane, results that
@@ -41,8 +43,8 @@ type OutputConfig struct {
 // Function.Close closes the output.
 type Output struct {
 	OutputConfig
-	results chan *result
-	ended   chan struct{} // closed by close; in is never closed, since an execution that was given up may still return
+	results chan []result // the results of one call, in order
+	ended   chan struct{} // closed by closeLanes; results is never closed, since an execution that was given up may still return
 	running sync.WaitGroup
 }
 
@@ -53,7 +55,8 @@ type lane struct {
 	done   func() error
 }
 
-// result is one result that is being sent.
+// result is one message that is being sent. The results of one call share the channel, which has
+// room for all of their errors, in order. If one fails, those after it are not sent.
 type result struct {
 	message triggers.Message
 	sent    chan error
@@ -61,7 +64,7 @@ type result struct {
 
 // NewOutput returns an output, which sends nothing before Start.
 func NewOutput(c OutputConfig) *Output {
-	return &Output{OutputConfig: c, results: make(chan *result), ended: make(chan struct{})}
+	return &Output{OutputConfig: c, results: make(chan []result), ended: make(chan struct{})}
 }
 
 // Start starts the lanes, which send until the output is closed. ctx is the parent of each send's
@@ -89,24 +92,35 @@ func (o *Output) laneBatch() int {
 // errOutputEnded is the error of results after the output was closed.
 var errOutputEnded = errors.New("the output has ended")
 
-// sendResult sends the result of a message, in the context of its trace, and returns when the server
-// has accepted it.
-func (o *Output) sendResult(ctx context.Context, m *triggers.Message, body []byte, about triggers.Properties) error {
-	r := &result{message: triggers.Message{Subject: o.Subject, Body: body, OrderingKey: m.OrderingKey, Attributes: outputAttributes(m)}, sent: make(chan error, 1)}
-	r.setProperties(about)
+// sendResults sends what a function returned for a message, in the context of the message's trace, and
+// returns when the server has accepted it. If it has not accepted all, accepted is the number of
+// those before the first that failed, and err is the error of that one.
+func (o *Output) sendResults(ctx context.Context, m *triggers.Message, all []outgoing) (accepted int, err error) {
+	results, sent := make([]result, len(all)), make(chan error, len(all))
+	for i, each := range all {
+		r := &results[i]
+		r.message, r.sent = triggers.Message{Subject: o.Subject, Body: each.body, OrderingKey: m.OrderingKey, Attributes: outputAttributes(m)}, sent
+		r.setProperties(each.about)
+	}
 	select {
-	case o.results <- r:
+	case o.results <- results:
 	case <-o.ended:
-		return errOutputEnded
+		return 0, errOutputEnded
 	case <-ctx.Done():
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
-	select {
-	case err := <-r.sent:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	for accepted < len(all) {
+		select {
+		case err := <-sent:
+			if err != nil {
+				return accepted, err
+			}
+			accepted++
+		case <-ctx.Done():
+			return accepted, ctx.Err()
+		}
 	}
+	return accepted, nil
 }
 
 // setProperties sets the properties that the function gave the result.
@@ -153,34 +167,70 @@ func outputAttributes(m *triggers.Message) map[string]string {
 func (o *lane) sendAll(ctx context.Context) {
 	defer o.closeSender()
 	for {
-		var first *result
+		var first []result
 		select {
 		case first = <-o.results:
 		case <-o.ended:
 			return
 		}
-		batch := []*result{first}
+		batch := appendResults(make([]*result, 0, 1), first)
 	more:
 		for len(batch) < o.laneBatch() {
 			select {
-			case r := <-o.results:
-				batch = append(batch, r)
+			case next := <-o.results:
+				batch = appendResults(batch, next)
 			default:
 				break more
 			}
 		}
-		taken, err := o.sendBatch(ctx, batch...)
-		for _, r := range batch[:taken] {
-			r.sent <- nil
+		var failed failedCall
+		for len(batch) > 0 {
+			n := min(len(batch), o.laneBatch())
+			o.sendPart(ctx, batch[:n], &failed)
+			batch = batch[n:]
 		}
-		rest := batch[taken:]
-		for _, r := range rest {
-			if len(batch) > 1 {
-				// Any of them may have caused the error, so each is sent separately.
-				_, err = o.sendBatch(ctx, r)
-			}
-			r.sent <- err
+	}
+}
+
+func appendResults(batch []*result, of []result) []*result {
+	for i := range of {
+		batch = append(batch, &of[i])
+	}
+	return batch
+}
+
+// failedCall is the call whose result failed last: the results after it are not sent.
+type failedCall struct {
+	sent chan error
+	err  error
+}
+
+// sendPart sends a batch, and passes on how each result ended. A call that has failed fails all of its
+// later results.
+func (o *lane) sendPart(ctx context.Context, part []*result, failed *failedCall) {
+	for len(part) > 0 && part[0].sent == failed.sent {
+		part[0].sent <- failed.err
+		part = part[1:]
+	}
+	if len(part) == 0 {
+		return
+	}
+	taken, err := o.sendBatch(ctx, part...)
+	for _, r := range part[:taken] {
+		r.sent <- nil
+	}
+	for _, r := range part[taken:] {
+		switch {
+		case r.sent == failed.sent:
+			err = failed.err
+		case len(part) > 1:
+			// Any of them may have caused the error, so each is sent separately.
+			_, err = o.sendBatch(ctx, r)
 		}
+		if err != nil {
+			failed.sent, failed.err = r.sent, err
+		}
+		r.sent <- err
 	}
 }
 
@@ -228,5 +278,5 @@ func (o *lane) closeSender() {
 
 // isUnsendable reports whether a message can never be sent.
 func isUnsendable(err error) bool {
-	return errors.Is(err, triggers.ErrTooLarge) || errors.Is(err, triggers.ErrEncoding)
+	return errors.Is(err, triggers.ErrTooLarge) || errors.Is(err, triggers.ErrEncoding) || errors.Is(err, triggers.ErrProperty)
 }

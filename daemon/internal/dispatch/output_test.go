@@ -144,7 +144,7 @@ func TestAResultThatIsUnfitForOneOutput(t *testing.T) {
 
 // bulk is a destination that takes batches. Each batch takes a while.
 type bulk struct {
-	got  []string // what it has accepted, and " " after each batch
+	got  []string // the accepted messages, and " " after each batch
 	sent []string // sent since the last batch
 }
 
@@ -191,7 +191,7 @@ func TestABatchWithAResultThatCannotBeSent(t *testing.T) {
 			var mu sync.Mutex
 			for _, each := range []string{"a", "b", "c", body, "d"} {
 				all.Go(func() {
-					err := o.sendResult(context.Background(), &triggers.Message{ID: each}, []byte(each), nil)
+					_, err := o.sendResults(context.Background(), &triggers.Message{ID: each}, []outgoing{{body: []byte(each)}})
 					mu.Lock()
 					defer mu.Unlock()
 					results[each] = err
@@ -236,7 +236,7 @@ func TestAResultAfterTheEnd(t *testing.T) {
 	o.closeLanes()
 	f := testFunction("f", nil, nil, nil, slog.New(slog.DiscardHandler))
 	f.working, f.Outputs = context.Background(), []*Output{o}
-	if err := (&execution{f: f, message: &triggers.Message{ID: "1"}, output: []byte("x")}).sendOutputs(); !errors.Is(err, handlers.ErrNotTried) {
+	if err := (&execution{f: f, message: &triggers.Message{ID: "1"}, callResult: callResult{output: []byte("x")}}).sendOutputs(); !errors.Is(err, handlers.ErrNotTried) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -134,16 +134,23 @@ func (l *messageSpans) withSpan(ctx context.Context) context.Context {
 // sendSpan is the span of a result; the zero value is no span.
 type sendSpan struct{ span trace.Span }
 
-// startSend begins the span of a result of size bytes, and returns the message with the trace
+// startSend begins the span of a message to an output, and returns the message with the trace
 // context to send. l may be nil.
-func (l *messageSpans) startSend(to *Entity, m *triggers.Message, size int) (*triggers.Message, sendSpan) {
+func (l *messageSpans) startSend(to *Entity, m *triggers.Message, all []outgoing) (*triggers.Message, sendSpan) {
 	if l == nil || l.process == nil {
 		return m, sendSpan{}
+	}
+	size := 0
+	for _, each := range all {
+		size += len(each.body)
 	}
 	what := semconv.MessagingOperationTypeSend.Value.AsString()
 	_, span := l.tracer.Start(trace.ContextWithSpan(context.Background(), l.process), what+" "+to.Name, trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(semconv.MessagingSystemKey.String(to.System), semconv.MessagingDestinationName(to.Name), semconv.MessagingOperationTypeSend,
 			semconv.MessagingOperationName(what), semconv.MessagingMessageBodySize(size)))
+	if len(all) > 1 {
+		span.SetAttributes(semconv.MessagingBatchMessageCount(len(all)))
+	}
 	return m.WithTrace(formatTrace(span.SpanContext())), sendSpan{span}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
@@ -23,6 +24,9 @@ type Stats struct {
 	latency   telemetry.Histogram // of handling, from the start to the verdict
 	age       telemetry.Histogram // of messages when they were done or rejected, since they were enqueued
 	slots     occupancy
+
+	// Batches counts the calls of a function that takes batches.
+	Batches batches.Counts
 }
 
 // occupancy counts the time in which slots were taken, summed over all slots.

@@ -121,7 +121,7 @@ func (s *stuck) reasonOf(d *triggers.Delivery) (why string, since time.Time, fou
 // Blockage is why messages that were handled cannot be settled.
 type Blockage struct {
 	Output string // the output that fails; empty: the source refuses verdicts
-	Text   string // the reason, for people
+	Text   string // the reason, as text
 	Since  time.Time
 	// Messages counts those that wait because of it, and Message is the ID of the one that has
 	// waited longest.
@@ -151,7 +151,7 @@ func (s *stuck) listBlockages() (out []Blockage) {
 	return out
 }
 
-// describeRefusal returns what a message waits for, for people.
+// describeRefusal describes what a message waits for.
 func (at blockedAt) describeRefusal(w *refusal) string {
 	if at.output != "" {
 		return fmt.Sprintf("the result cannot be sent to %s: %v", at.output, w.err)

@@ -69,7 +69,7 @@ func startGraveless(t *testing.T, slots int) (*testBed, *graveless) {
 }
 
 // Dead letters that cannot be written hold no slot: other messages are handled, and status and
-// explanations have the reason. The log does not report them as moved before they were.
+// explanations have the reason. The log reports them as moved only afterwards.
 func TestARefusedVerdictHoldsNoSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, source := startGraveless(t, 2)

@@ -121,7 +121,7 @@ func (f *Fleet) InstanceEnded(id int) {
 	defer f.mu.Unlock()
 	for name, r := range f.last[id].Functions {
 		r.Abandoned += r.InFlight
-		r.InFlight, r.Slots, r.Used, r.Holding, r.Workers, r.Paused = 0, 0, 0, 0, 0, false
+		r.InFlight, r.Slots, r.Used, r.Holding, r.Waiting, r.Workers, r.Paused = 0, 0, 0, 0, 0, 0, false
 		r.Disconnected, r.ReceiveError, r.Gate, r.Problems, r.NextDue = time.Time{}, "", "", nil, time.Time{}
 		f.ended.Functions[name] = f.ended.Functions[name].Plus(r)
 	}
@@ -142,12 +142,7 @@ func (r FunctionReport) Plus(o FunctionReport) FunctionReport {
 	sum.Released += o.Released
 	sum.Abandoned += o.Abandoned
 	sum.InFlight += o.InFlight
-	sum.Rejections = make(map[string]int64)
-	for _, part := range []map[string]int64{r.Rejections, o.Rejections} {
-		for why, n := range part {
-			sum.Rejections[why] += n
-		}
-	}
+	sum.Rejections, sum.Responses = addCounts(r.Rejections, o.Rejections), addCounts(r.Responses, o.Responses)
 	if !o.Disconnected.IsZero() && (r.Disconnected.IsZero() || o.Disconnected.Before(r.Disconnected)) {
 		sum.Disconnected, sum.ReceiveError = o.Disconnected, o.ReceiveError
 	}
@@ -157,9 +152,11 @@ func (r FunctionReport) Plus(o FunctionReport) FunctionReport {
 	if r.Gate != api.GateShut && o.Gate != "" {
 		sum.Gate = o.Gate
 	}
+	sum.Batches = r.Batches.Plus(o.Batches)
 	sum.Failed += o.Failed
 	sum.Lost += o.Lost
 	sum.Workers += o.Workers
+	sum.SpareWorkers += o.SpareWorkers
 	sum.Stopped = r.Stopped || o.Stopped
 	sum.Paused, sum.PausedUntil = r.Paused || o.Paused, o.PausedUntil
 	if o.NextDue.After(r.NextDue) { // an instance that has not run it last may not know
@@ -170,6 +167,18 @@ func (r FunctionReport) Plus(o FunctionReport) FunctionReport {
 	sum.Slots += o.Slots
 	sum.Used += o.Used
 	sum.Holding += o.Holding
+	sum.Waiting += o.Waiting
+	return sum
+}
+
+// addCounts returns the sums of counts by name.
+func addCounts(a, b map[string]int64) map[string]int64 {
+	sum := make(map[string]int64, len(a))
+	for _, part := range []map[string]int64{a, b} {
+		for name, n := range part {
+			sum[name] += n
+		}
+	}
 	return sum
 }
 
@@ -261,5 +270,21 @@ func (f *Fleet) functionCounts(ctx context.Context, name string, r FunctionRepor
 		return c
 	}
 	autoscale.AddBacklog(ctx, source, now, &c)
+	if c.Backlog != scaler.Unreadable {
+		c.Backlog += r.Waiting
+	}
 	return c
+}
+
+// Backlog requests the backlog of a function from its source, and adds the messages that wait in
+// instances. known is false if there is no such function.
+func (f *Fleet) Backlog(ctx context.Context, name string) (b triggers.Backlog, known bool, err error) {
+	source := f.SourceOf(name)
+	if source == nil {
+		return b, false, nil
+	}
+	if b, err = source.Backlog(ctx); err == nil {
+		b.Ready += f.FunctionTotals()[name].Waiting
+	}
+	return b, true, err
 }

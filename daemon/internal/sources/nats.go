@@ -10,12 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go/jetstream"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
 	"github.com/drover-run/drover/triggers/natsjs"
 	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/consumers"
@@ -89,9 +91,13 @@ func (n natsSource) messageTraits() Traits {
 	t.Entity.Attributes = append(t.Entity.Attributes, semconv.MessagingConsumerGroupName(n.Consumer))
 	if strings.ContainsAny(n.Subject, "*>") {
 		t.Target.Address = ""
+		t.AcceptsAddress = func(subject string) bool {
+			// A message to a subject that begins with $ would be a request to the server.
+			return server.IsValidLiteralSubject(subject) && !strings.HasPrefix(subject, "$") && server.SubjectsCollide(subject, n.Subject)
+		}
 	}
 	if n.Create != nil && !*n.Create {
-		t.Requirement = fmt.Sprintf("moves rejected messages to the stream %s, which has to be there: %s", n.DeadLetters, deadletters.CreateCommand(n.DeadLetters, 1))
+		t.Requirement = fmt.Sprintf("moves rejected messages to the stream %s, which must exist: %s", n.DeadLetters, deadletters.CreateCommand(n.DeadLetters, 1))
 	}
 	return t
 }
@@ -101,10 +107,10 @@ func (n natsSource) openTrigger(ctx context.Context, s *Set, t TriggerConfig) (t
 	if err != nil {
 		return nil, err
 	}
-	return n.openConsumer(ctx, c, t)
+	return n.openConsumer(ctx, c, shareRecord(s, t), t)
 }
 
-func (n natsSource) openConsumer(ctx context.Context, c *client.Connection, t TriggerConfig) (triggers.Trigger, error) {
+func (n natsSource) openConsumer(ctx context.Context, c *client.Connection, r *record.Record, t TriggerConfig) (triggers.Trigger, error) {
 	return natsjs.Open(ctx, c, natsjs.Config{
 		Config: consumers.Config{
 			Stream:        n.Stream,
@@ -118,7 +124,9 @@ func (n natsSource) openConsumer(ctx context.Context, c *client.Connection, t Tr
 		DeadLetters: n.DeadLetters,
 		Prefetch:    int(t.Settings.Prefetch),
 		Function:    t.Function,
+		Together:    t.Settings.Batch.Size,
 		Memory:      t.Memory,
+		Record:      r,
 		Log:         t.Log,
 	})
 }
@@ -164,9 +172,7 @@ func (n natsOutput) openOutput(ctx context.Context, s *Set) (dispatch.OutputConf
 		return dispatch.OutputConfig{}, err
 	}
 	return dispatch.OutputConfig{
-		Open: func(context.Context) (dispatch.Sender, func() error, error) {
-			return c.NewSender(), func() error { return nil }, nil
-		},
+		Open:   newSender(c),
 		Entity: dispatch.Entity{System: natsSystem, Name: n.Subject}, Subject: n.Subject, Lanes: 1,
 	}, nil
 }
@@ -316,7 +322,9 @@ func (n natsConnection) connectOrStart(ctx context.Context) (c *client.Connectio
 }
 
 func (natsConnection) acceptedParts() Accepts {
-	return Accepts{Headers: true, Sessions: true, Property: func(name string) bool { return triggers.Header(name) != "" }}
+	return Accepts{Name: "NATS", Headers: true, Sessions: true, Property: func(name string) bool {
+		return triggers.Header(name) != "" || name == triggers.ScheduledAt
+	}}
 }
 
 // openSender opens a sender to a subject. If no daemon runs, it creates the consumer that the
@@ -328,7 +336,7 @@ func (n natsConnection) openSender(ctx context.Context, to Target, _ SendOptions
 	}
 	if started && to.Function != "" {
 		settings := n.Settings.Functions[to.Function]
-		trigger, err := natsSource{settings.Trigger.NATS}.openConsumer(ctx, c, TriggerConfig{Function: to.Function, Settings: settings, Log: n.Log})
+		trigger, err := natsSource{settings.Trigger.NATS}.openConsumer(ctx, c, nil, TriggerConfig{Function: to.Function, Settings: settings, Log: n.Log})
 		if err == nil {
 			err = trigger.Close(ctx)
 		}
@@ -337,6 +345,20 @@ func (n natsConnection) openSender(ctx context.Context, to Target, _ SendOptions
 		}
 	}
 	return c.NewSender(), done, nil
+}
+
+func (n natsConnection) shareSender(ctx context.Context, s *Set, _ Target) (dispatch.OpenSender, error) {
+	c, err := n.openShared(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return newSender(c), nil
+}
+
+func newSender(c *client.Connection) dispatch.OpenSender {
+	return func(context.Context) (dispatch.Sender, func() error, error) {
+		return c.NewSender(), func() error { return nil }, nil
+	}
 }
 
 // openTimerStore implements timerKeeper.
@@ -436,7 +458,7 @@ func (s *Server) CountMessages(ctx context.Context, stream string) (int64, error
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("looking at the stream %s: %w", stream, err)
+		return 0, fmt.Errorf("reading the stream %s: %w", stream, err)
 	}
 	return int64(found.CachedInfo().State.Msgs), nil
 }

@@ -2,6 +2,7 @@ package sources
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -10,6 +11,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
+	"github.com/drover-run/drover/triggers/lease/record"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/deadletters"
 )
@@ -105,12 +107,25 @@ func (b busSource) openTrigger(ctx context.Context, s *Set, t TriggerConfig) (tr
 	if err != nil {
 		return nil, err
 	}
+	attempts := t.Settings.Retry.MaxAttempts
+	if b.Unchecked {
+		attempts = 0
+	}
 	return servicebus.Open(ctx, servicebus.Config{
-		Access: access, Queue: b.Queue, Topic: b.Topic, Subscriptions: b.Subscription, Create: b.Create,
-		Sessions: b.Sessions, MaxSessions: b.MaxSessions, SessionIdle: b.SessionIdle.D(), SessionTurn: b.SessionTurn.D(),
+		Access: access, Queue: b.Queue, Topic: b.Topic, Subscriptions: b.Subscription, Create: b.Create, Record: b.recordLocks(s, t),
+		Sessions: b.Sessions, Together: t.Settings.Batch.Size, MaxSessions: b.MaxSessions, SessionIdle: b.SessionIdle.D(), SessionTurn: b.SessionTurn.D(),
 		MaxLockRenewal: b.MaxLockRenewal.D(), MaxIdle: b.MaxIdle.D(), Prefetch: int(t.Settings.Prefetch),
-		Scheduled: t.Settings.Retry.Mode == "scheduled", MaxAttempts: t.Settings.Retry.MaxAttempts, Memory: t.Memory, Log: t.Log,
+		Scheduled: t.Settings.Retry.Mode == "scheduled", MaxAttempts: attempts, CountDeliveries: b.CountDeliveries, Memory: t.Memory, Log: t.Log,
 	})
+}
+
+// recordLocks returns where the locks of messages are recorded. Those of sessions are not: they end with
+// their links.
+func (b busSource) recordLocks(s *Set, t TriggerConfig) *record.Source {
+	if b.Sessions {
+		return nil
+	}
+	return shareRecord(s, t).Source(fmt.Sprint("service bus ", b.Connection, " ", b.Queue, b.Topic, b.Subscription))
 }
 
 func (b busSource) openPeeker(ctx context.Context, c Config) (triggers.Peeker, func() error, error) {
@@ -166,13 +181,21 @@ type busConnection struct {
 func (busConnection) shareConnection(context.Context, *Set) error { return nil }
 
 func (busConnection) acceptedParts() Accepts {
-	return Accepts{Headers: true, Sessions: true, Property: func(string) bool { return true }}
+	return Accepts{Name: "Service Bus", Headers: true, Sessions: true, Property: func(string) bool { return true }}
 }
 
 func (b busConnection) openSender(ctx context.Context, to Target, _ SendOptions) (dispatch.Sender, func() error, error) {
-	access, err := busAccess(b.name, b.Settings.Connections[b.name])
+	open, err := b.shareSender(ctx, nil, to)
 	if err != nil {
 		return nil, nil, err
 	}
-	return busSender(access, to.Address)(ctx)
+	return open(ctx)
+}
+
+func (b busConnection) shareSender(_ context.Context, _ *Set, to Target) (dispatch.OpenSender, error) {
+	access, err := busAccess(b.name, b.Settings.Connections[b.name])
+	if err != nil {
+		return nil, err
+	}
+	return busSender(access, to.Address), nil
 }

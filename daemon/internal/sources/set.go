@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/triggers"
 )
 
 // Config is what sources are opened with.
@@ -21,7 +22,10 @@ type Config struct {
 	Started time.Time
 	// Stores receives the embedded servers that a Set starts. Commands without a Set leave it nil.
 	Stores *Stores
-	Log    *slog.Logger
+	// Run runs a function, of any kind, on a delivery that no trigger received. found is false if
+	// there is no such function; the error is why it cannot run now. Commands leave it nil.
+	Run func(function string, d *triggers.Delivery) (found bool, err error)
+	Log *slog.Logger
 }
 
 // Set is what functions of one configuration share: connections, embedded servers, storage
@@ -36,7 +40,7 @@ type Set struct {
 // resource is what several functions share.
 type resource interface{ Close() error }
 
-// canReuse reports whether a connection's settings are those of the earlier Set. Its open
+// canReuse reports whether a connection's settings are the same as in the earlier Set. Its open
 // resources are reused then.
 func (s *Set) canReuse(connection string) bool {
 	return s.earlier != nil && reflect.DeepEqual(s.earlier.Settings.Connections[connection], s.Settings.Connections[connection])

@@ -1,5 +1,5 @@
 // Package sources opens what functions receive from and send to: NATS JetStream, Azure Service Bus,
-// Azure Storage queues, and timers. Each kind of source is one file; the rest of drover does not
+// Azure Storage queues, timers, and HTTP requests. Each kind of source is one file; the rest of drover does not
 // depend on their names.
 //
 // The daemon opens a Set for each configuration, and closes it when a later Set has replaced it.
@@ -20,7 +20,7 @@ import (
 
 // kinds lists the kinds of sources. There is no other registry. Connections are opened in this
 // order.
-var kinds = []kind{streams{}, bus{}, storage{}, timers{}}
+var kinds = []kind{streams{}, bus{}, storage{}, timers{}, requests{}, programs{}}
 
 // errNoKind is the error of a configuration that was not completed.
 var errNoKind = errors.New("the configuration names no source")
@@ -31,10 +31,11 @@ var errNoKind = errors.New("the configuration names no source")
 func New(c Config, given map[string]*Connection, earlier *Set) *Set {
 	s := &Set{Config: c, earlier: earlier, resources: make(map[string]resource)}
 	shareGiven(s, given)
+	s.carryOver(recordKey)
 	return s
 }
 
-// OpenConnections opens connections, in the order of their names as they are listed. Call it before
+// OpenConnections opens connections, in the order in which their names are listed. Call it before
 // triggers and outputs are opened.
 func (s *Set) OpenConnections(ctx context.Context, names []string) error {
 	for _, k := range kinds {

@@ -129,12 +129,12 @@ func TestTimerStores(t *testing.T) {
 func TestAcceptedParts(t *testing.T) {
 	c := load(t, allKinds)
 	for name, want := range map[string]string{
-		"embedded": "headers true, sessions true, scheduling false, subject false",
-		"bus":      "headers true, sessions true, scheduling false, subject true",
-		"store":    "headers false, sessions false, scheduling true, subject true",
+		"embedded": "headers true, sessions true, ttl false, delay 0s, subject false",
+		"bus":      "headers true, sessions true, ttl false, delay 0s, subject true",
+		"store":    "headers false, sessions false, ttl true, delay 168h0m0s, subject true",
 	} {
 		a := AcceptedBy(c, name)
-		if got := fmt.Sprintf("headers %v, sessions %v, scheduling %v, subject %v", a.Headers, a.Sessions, a.Scheduling, a.Property("subject")); got != want {
+		if got := fmt.Sprintf("headers %v, sessions %v, ttl %v, delay %v, subject %v", a.Headers, a.Sessions, a.TTL, a.MaxDelay, a.Property("subject")); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
@@ -148,7 +148,7 @@ func (c *counted) Close() error {
 	return errors.New("no luck")
 }
 
-// A reload closes, once, what the next Set does not share. A refused reload closes what is new.
+// A reload closes, once, the resources that the next Set does not share. A refused reload closes the new ones.
 func TestReuse(t *testing.T) {
 	c := load(t, allKinds)
 	closed := make(map[string]*[]string)

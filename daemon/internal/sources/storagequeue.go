@@ -10,6 +10,7 @@ import (
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/triggers"
 	"github.com/drover-run/drover/triggers/storagequeue"
+	"github.com/drover-run/drover/triggers/storagequeue/reasons"
 	"github.com/drover-run/drover/triggers/storagequeue/timerstore"
 	"github.com/drover-run/drover/triggers/timer"
 )
@@ -20,10 +21,12 @@ const (
 	storageLanes = 32
 	// storageSystem is the name in traces; the conventions define none.
 	storageSystem = "azure_storage_queue"
-	// ledgerKey is that of the ledger in a Set.
+	// ledgerKey is the key of the ledger in a Set.
 	ledgerKey = "ledger of failures"
 	// dataDirMode is for data_dir, if the ledger is the first to need it.
 	dataDirMode = 0o700
+	// reasonsDir is the directory in data_dir that keeps why messages were rejected.
+	reasonsDir = "dead-letters"
 )
 
 // storage is Azure Storage queues. The functions of a Set share the HTTP connections of an
@@ -127,7 +130,7 @@ func (q storageSource) openTrigger(ctx context.Context, s *Set, t TriggerConfig)
 		PoisonQueue: q.PoisonQueue, PoisonFormat: storagequeue.PoisonFormat(q.PoisonFormat),
 		Lease: q.Lease.D(), MaxPollInterval: q.MaxPollInterval.D(),
 		MaxAttempts: t.Settings.Retry.MaxAttempts, MaxDequeueCount: int64(q.MaxDequeueCount), Prefetch: int(t.Settings.Prefetch),
-		Ledger: ledger, Memory: t.Memory, Log: t.Log,
+		Ledger: ledger, Reasons: reasons.NewStore(filepath.Join(s.Settings.DataDir, reasonsDir)), Memory: t.Memory, Record: shareRecord(s, t), Log: t.Log,
 	})
 }
 
@@ -153,8 +156,15 @@ func (q storageSource) openDeadLetters(_ context.Context, c Config, _ bool) (tri
 	}
 	d, err := storagequeue.OpenDeadLetters(storagequeue.DeadLettersConfig{
 		Account: account, Queue: q.Queue, PoisonQueue: q.PoisonQueue, PoisonFormat: storagequeue.PoisonFormat(q.PoisonFormat), Encoding: storagequeue.Encoding(q.Encoding),
+		Reasons: q.readReasons(c),
 	})
 	return d, func() error { account.Close(); return nil }, err
+}
+
+// readReasons returns why messages were rejected, by this daemon and its instances.
+func (q storageSource) readReasons(c Config) map[string]reasons.Reason {
+	dirs, _ := filepath.Glob(filepath.Join(c.Settings.DataDir, "instances", "*", reasonsDir)) // the pattern is valid
+	return reasons.ReadAll(append(dirs, filepath.Join(c.Settings.DataDir, reasonsDir)), q.PoisonQueue)
 }
 
 // storageOutput is a queue that results are sent to.
@@ -167,7 +177,7 @@ func (q storageOutput) openOutput(_ context.Context, s *Set) (dispatch.OutputCon
 	}
 	open := func(context.Context) (dispatch.Sender, func() error, error) {
 		sender, err := storagequeue.NewSender(storagequeue.SenderConfig{
-			Account: account, Queue: q.Queue, Encoding: storagequeue.Encoding(q.Encoding), Delay: q.Delay.D(), TimeToLive: q.TimeToLive.D(),
+			Account: account, Queue: q.Queue, Encoding: storagequeue.Encoding(q.Encoding), Delay: q.Delay.D(), TimeToLive: q.TimeToLive.D(), Create: q.Create,
 		})
 		if err != nil {
 			return nil, nil, err
@@ -194,7 +204,7 @@ func (c storageConnection) shareConnection(_ context.Context, s *Set) error {
 }
 
 func (storageConnection) acceptedParts() Accepts {
-	return Accepts{Scheduling: true, Property: func(string) bool { return true }}
+	return Accepts{Name: "a storage queue", TTL: true, MaxDelay: storagequeue.MaxDelay, Property: func(string) bool { return true }}
 }
 
 // openSender opens a sender to a queue. A function's queue is created if the function would
@@ -204,9 +214,30 @@ func (c storageConnection) openSender(_ context.Context, to Target, options Send
 	if err != nil {
 		return nil, nil, err
 	}
+	out, err := c.newSender(account, to, options)
+	if err != nil {
+		return nil, nil, err
+	}
+	return out, func() error { account.Close(); return nil }, nil
+}
+
+func (c storageConnection) shareSender(_ context.Context, s *Set, to Target) (dispatch.OpenSender, error) {
+	account, err := shareAccount(s, c.name)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) (dispatch.Sender, func() error, error) {
+		out, err := c.newSender(account, to, SendOptions{})
+		if err != nil {
+			return nil, nil, err
+		}
+		return out, func() error { return nil }, nil
+	}, nil
+}
+
+func (c storageConnection) newSender(account *storagequeue.Account, to Target, options SendOptions) (*storagequeue.Sender, error) {
 	s := storagequeue.SenderConfig{
-		Account: account, Queue: to.Address, Encoding: storagequeue.Encoding(options.Encoding),
-		Delay: options.Delay, TimeToLive: storagequeue.DefaultTimeToLive,
+		Account: account, Queue: to.Address, Encoding: storagequeue.Encoding(options.Encoding), TimeToLive: storagequeue.DefaultTimeToLive,
 	}
 	if options.TTL != nil {
 		s.TimeToLive = *options.TTL
@@ -220,11 +251,7 @@ func (c storageConnection) openSender(_ context.Context, to Target, options Send
 	if s.Encoding == "" {
 		s.Encoding = storagequeue.Base64
 	}
-	out, err := storagequeue.NewSender(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	return out, func() error { account.Close(); return nil }, nil
+	return storagequeue.NewSender(s)
 }
 
 // openTimerStore implements timerKeeper.

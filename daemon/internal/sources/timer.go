@@ -14,6 +14,8 @@ import (
 const (
 	// timerSystem is the name in traces; the conventions define none.
 	timerSystem = "timer"
+	// noTimerMessages is why nothing can be sent to a timer.
+	noTimerMessages = "is run by a timer, which receives no messages; to run it now: drover invoke"
 	// timersDir is the directory of timers in data_dir.
 	timersDir = "timers"
 )
@@ -38,7 +40,7 @@ type timerSource struct{ *configs.TimerTrigger }
 func (s timerSource) messageTraits() Traits {
 	t := Traits{
 		Entity:     dispatch.Entity{System: timerSystem, Name: s.Schedule},
-		CannotSend: "is run by a timer, which receives no messages; to run it now: drover invoke",
+		CannotSend: noTimerMessages, CannotPeek: noTimerMessages,
 	}
 	if at, err := s.Parse(); err == nil {
 		now := time.Now().In(at.Zone())

@@ -55,7 +55,7 @@ func (v *View) explainMessage(ctx context.Context, id string) []api.Explanation 
 	if len(out) > 0 {
 		return out
 	}
-	text := "not found: not in flight, no recent failure, and no source lists it. It was completed, dead-lettered, or never sent"
+	text := "it is not in flight, has not failed recently, and no source lists it. It was completed, dead-lettered, or never sent"
 	if v.Phase() == api.PhaseStarting {
 		text = "the daemon is starting"
 	}
@@ -102,12 +102,12 @@ func ExplainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanat
 	}
 	e = api.Explanation{Function: f.Name, Message: id, State: "in_flight"}
 	if x.Blocked != "" {
-		e.State, e.Text = "stuck", fmt.Sprintf("it was handled, and cannot leave for %v: %s", now.Sub(x.BlockedSince).Round(time.Second), x.Blocked)
+		e.State, e.Text = "stuck", fmt.Sprintf("it was handled %v ago, but cannot be settled: %s", now.Sub(x.BlockedSince).Round(time.Second), x.Blocked)
 		return e, true
 	}
 	since := now.Sub(x.Received).Round(time.Millisecond)
 	if x.Started.IsZero() {
-		e.Text = fmt.Sprintf("it was received %v ago, and waits for a slot: others took those that there were", since)
+		e.Text = fmt.Sprintf("it was received %v ago, and waits for a slot: other messages use all of them", since)
 		return e, true
 	}
 	handled := now.Sub(x.Started).Round(time.Millisecond)
@@ -122,7 +122,7 @@ func ExplainInFlight(f *apps.Function, id string, now time.Time) (e api.Explanat
 	if left := x.Started.Add(f.Timeout).Sub(now); left > 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("the attempt times out in %v", left.Round(time.Second)))
 	} else {
-		e.Notes = append(e.Notes, fmt.Sprintf("its time was over %v ago", -left.Round(time.Second)))
+		e.Notes = append(e.Notes, fmt.Sprintf("its timeout ended %v ago", -left.Round(time.Second)))
 	}
 	e.Notes = append(e.Notes, fmt.Sprintf("this is attempt %d of %d", x.Message.Attempt, f.Retry.MaxAttempts))
 	if x.Lost {
@@ -176,7 +176,7 @@ func isReusedID(ctx context.Context, f *apps.Function, id string, b dispatch.Rec
 	return err == nil && !at.Enqueued.IsZero() && at.Enqueued.After(b.At)
 }
 
-// explainAtSource explains a message as its source reports it. The error is that of
+// explainAtSource explains a message as its source reports it. The error is from
 // triggers.Finder.
 func explainAtSource(ctx context.Context, function string, source triggers.Trigger, id string) (e api.Explanation, err error) {
 	finder, ok := source.(triggers.Finder)

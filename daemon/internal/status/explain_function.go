@@ -24,8 +24,9 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 		if f.Name == name {
 			e.State, e.Text = v.LimitingFactor(f, time.Now())
 			e.Notes = append(problemNotes(f.ListProblems()), v.backlogNotes(ctx, f)...)
-			e.Notes = append(e.Notes, slotNotes(f)...)
-			e.Notes = append(e.Notes, v.scaleNotes("workers of "+f.App)...)
+			e.Notes = append(e.Notes, flightNotes(f)...)
+			e.Details = slotDetails(f)
+			v.addScaling(&e, "workers of "+f.App)
 			return []api.Explanation{e}
 		}
 	}
@@ -48,7 +49,7 @@ func (v *View) explainFunction(ctx context.Context, name string) []api.Explanati
 	if b := v.Backlogs.ReadBacklog(ctx, name, statusMaxAge); b.Ready >= 0 {
 		e.Notes = append(e.Notes, BacklogNote(b))
 	}
-	e.Notes = append(e.Notes, v.scaleNotes("instances")...)
+	v.addScaling(&e, "instances")
 	return append([]api.Explanation{e}, v.queryInstances(ctx, name, "function")...)
 }
 
@@ -60,39 +61,37 @@ func (v *View) LimitingFactor(f *apps.Function, now time.Time) (state, why strin
 	case v.Phase() == api.PhaseStopping:
 		return api.PhaseStopping, "the daemon is stopping"
 	case s.Stopped:
-		return "stopped", "it is disabled, because its code does not load: " + f.LoadError().Error()
+		return api.StateStopped, "it is disabled, because its code does not load: " + f.LoadError().Error()
 	case v.StoreProblem(f.Connection) != nil:
-		return "blocked", v.StoreProblem(f.Connection).OneLine()
-	case s.Paused && s.PausedUntil.IsZero():
-		return "paused", "it is paused until resumed: drover resume " + f.Name
+		return api.StateBlocked, v.StoreProblem(f.Connection).OneLine()
 	case s.Paused:
-		return "paused", fmt.Sprintf("it is paused until %s; to end that: drover resume %s", s.PausedUntil.Local().Format(time.DateTime), f.Name)
+		return api.StatePaused, pausedReason(f.Name, s.PausedUntil)
 	case !s.Disconnected.IsZero():
-		return "unreachable", fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + reasonSuffix(s.ReceiveError)
+		return api.StateUnreachable, fmt.Sprintf("its source has been unreachable for %v", now.Sub(s.Disconnected).Round(time.Second)) + reasonSuffix(s.ReceiveError)
 	case blockingProblem(s.Problems) != nil:
-		return "blocked", blockingProblem(s.Problems).OneLine()
+		return api.StateBlocked, blockingProblem(s.Problems).OneLine()
 	case s.Gate == api.GateShut:
 		why := "its app is down"
 		if shut, ok := f.Handler.(interface{ ShutReason() string }); ok && shut.ShutReason() != "" {
 			why += ": " + shut.ShutReason()
 		}
-		return "app_down", why + "; nothing is received until it is"
+		return api.StateAppDown, why + "; nothing is received until it is up"
 	case f.Pool != nil && f.Pool.Stats().Wanted > 0 && f.Pool.Stats().Ready == 0:
-		return "no_worker", fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, countRestarts(f))
+		return api.StateNoWorker, fmt.Sprintf("no worker is ready; starting: %d, restarted after a crash: %d", f.Pool.Stats().Starting, countRestarts(f))
 	case f.Memory.Waits():
-		return "memory", fmt.Sprintf("it waits for memory: %s, of which this function has %d MiB; in_flight_memory is the limit", bodymemory.UsageText(v.Bodies()), f.Memory.Used()>>20)
+		return api.StateMemory, fmt.Sprintf("it waits for memory: %s, %d MiB of it by this function; in_flight_memory is the limit", bodymemory.UsageText(v.Bodies()), f.Memory.Used()>>20)
 	case use.Limit > 0 && use.Used >= use.Limit:
-		return "full", fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
+		return api.StateFull, fmt.Sprintf("its slots are in use, %d of %d: its own concurrency is the limit", use.Used, use.Limit)
 	case use.All >= use.Capacity && f.Pool != nil:
-		return "full", fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, v.sharersText(f))
+		return api.StateFull, fmt.Sprintf("the slots of app %s are in use, %d of %d%s: the workers are the limit", f.App, use.All, use.Capacity, v.sharersText(f))
 	case use.All >= use.Capacity:
-		return "full", fmt.Sprintf("its slots are in use, %d of %d: its concurrency is the limit", use.All, use.Capacity)
+		return api.StateFull, fmt.Sprintf("its slots are in use, %d of %d: its concurrency is the limit", use.All, use.Capacity)
 	}
 	room := use.Capacity - use.All
 	if use.Limit > 0 {
 		room = min(room, use.Limit-use.Used)
 	}
-	return "receiving", "no limit applies: it waits for messages, with " + withNoun(int64(room), "free slot", "free slots")
+	return api.StateReceiving, "no limit applies: it waits for messages, with " + withNoun(int64(room), "free slot", "free slots")
 }
 
 func countRestarts(f *apps.Function) (n int) {
@@ -104,7 +103,7 @@ func countRestarts(f *apps.Function) (n int) {
 	return n
 }
 
-// sharersText returns the functions that use slots of the same pool, for people.
+// sharersText returns the functions that use slots of the same pool, as text.
 func (v *View) sharersText(f *apps.Function) string {
 	var parts []string
 	for _, other := range v.Running() {
@@ -137,7 +136,7 @@ func (v *View) backlogNotes(ctx context.Context, f *apps.Function) (notes []stri
 	return notes
 }
 
-// BacklogNote returns a backlog for people. Its Ready must be known.
+// BacklogNote returns a backlog as text. Its Ready must be known.
 func BacklogNote(b autoscale.BacklogReading) string {
 	text := withNoun(b.Ready, "message waits", "messages wait") + " at its source"
 	if !b.Oldest.IsZero() {
@@ -149,39 +148,52 @@ func BacklogNote(b autoscale.BacklogReading) string {
 	return text
 }
 
-func slotNotes(f *apps.Function) (notes []string) {
-	use := f.Share.Use()
-	limit := use.Limit
-	if limit == 0 {
-		limit = use.Capacity
+// flightNotes returns the messages in flight, and the settings that were reverted.
+func flightNotes(f *apps.Function) (notes []string) {
+	if n := f.Share.Use().Claims; n > 0 {
+		notes = append(notes, withNoun(int64(n), "received message waits", "received messages wait")+" for a slot")
 	}
-	text := fmt.Sprintf("slots in use: %d of at most %d", use.Used, limit)
-	if use.Claims > 0 {
-		text += "; " + withNoun(int64(use.Claims), "received message waits", "received messages wait") + " for a slot"
-	}
-	notes = append(notes, text)
 	if oldest, found := f.OldestInFlight(); found {
 		notes = append(notes, fmt.Sprintf("%d in flight, the oldest for %v: %s", f.Stats.InFlight(), time.Since(oldest.Received).Round(time.Millisecond), oldest.Message.ID))
 	}
-	if f.Pool != nil {
-		s := f.Pool.Stats()
-		notes = append(notes, fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted))
-		if t := f.Pool.TuningState(); t != nil {
-			for _, u := range t.Undone {
-				notes = append(notes, "undone in app "+f.App+": "+oneLine(u.Text()))
-			}
+	if f.Pool == nil {
+		return notes
+	}
+	if t := f.Pool.TuningState(); t != nil {
+		for _, u := range t.Undone {
+			notes = append(notes, "reverted in app "+f.App+": "+oneLine(u.Text()))
 		}
 	}
 	return notes
 }
 
-// scaleNotes returns the scaler's latest decision on a target.
-func (v *View) scaleNotes(about string) []string {
+// slotDetails returns the numbers of slots and workers.
+func slotDetails(f *apps.Function) (details []string) {
+	use := f.Share.Use()
+	limit := use.Limit
+	if limit == 0 {
+		limit = use.Capacity
+	}
+	details = append(details, fmt.Sprintf("slots in use: %d of at most %d", use.Used, limit))
+	if f.Pool != nil {
+		s := f.Pool.Stats()
+		text := fmt.Sprintf("workers: %d ready, %d starting, %d retiring, %d wanted", s.Ready, s.Starting, s.Retiring, s.Wanted)
+		if s.Spare > 0 {
+			text += fmt.Sprintf(", %d spare", s.Spare)
+		}
+		details = append(details, text)
+	}
+	return details
+}
+
+// addScaling adds the scaler's latest decision on a target, if there is one.
+func (v *View) addScaling(e *api.Explanation, about string) {
 	latest, found := v.Decisions.AllDecisions()[about]
 	if !found {
-		return nil
+		return
 	}
-	return []string{fmt.Sprintf("%s, decided %v ago:\n%s", about, time.Since(latest.At).Round(time.Second), strings.TrimRight(latest.Text, "\n"))}
+	e.Notes = append(e.Notes, about+": "+latest.Sentence)
+	e.Details = append(e.Details, fmt.Sprintf("%s, decided %v ago:\n%s", about, time.Since(latest.At).Round(time.Second), strings.TrimRight(latest.Text, "\n")))
 }
 
 // oneLine returns a text as one line of at most maxUndone characters.
@@ -193,7 +205,7 @@ func oneLine(text string) string {
 	return text
 }
 
-// blockingProblem returns the problem because of which nothing is received; nil if there is none.
+// blockingProblem returns the problem that prevents receiving; nil if there is none.
 func blockingProblem(problems []api.FunctionProblem) *api.FunctionProblem {
 	for i := range problems {
 		if problems[i].Blocks {

@@ -29,14 +29,19 @@ func (v *View) HealthNotes() (notes []string) {
 		case !f.Disconnected.IsZero():
 			notes = append(notes, fmt.Sprintf("function %s receives nothing: its source has been unreachable for %v", f.Name, time.Since(f.Disconnected).Round(time.Second))+reasonSuffix(f.ReceiveError))
 		case f.Gate == api.GateShut:
-			notes = append(notes, "function "+f.Name+" receives nothing: its app is not well")
+			notes = append(notes, "function "+f.Name+" receives nothing: its app is not healthy")
 		case f.Paused:
-			notes = append(notes, "function "+f.Name+" is paused by hand")
+			notes = append(notes, "function "+f.Name+" is paused")
 		}
 		for _, p := range f.Problems {
 			if !p.Blocks { // problems that block are reasons not to be ready
 				notes = append(notes, "function "+f.Name+": "+p.OneLine())
 			}
+		}
+	}
+	for _, f := range v.notRun() {
+		if f.Failed {
+			notes = append(notes, f.OneLine())
 		}
 	}
 	return notes

@@ -33,7 +33,7 @@ func (v *View) handleLog(w http.ResponseWriter, r *http.Request) {
 	}
 	f, before := v.Logs.Subscribe(t.Function, t.Level, t.Last)
 	if f == nil {
-		admin.WriteError(w, http.StatusServiceUnavailable, "%d follow logs already; that is the most", telemetry.MaxSubscribers)
+		admin.WriteError(w, http.StatusServiceUnavailable, "%d clients follow logs already, the maximum", telemetry.MaxSubscribers)
 		return
 	}
 	defer v.Logs.Unsubscribe(f)

@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,12 +26,13 @@ type functionMetrics struct {
 	linkDescs
 	backlog, oldest, dead, received, settled, inFlight, failed *prometheus.Desc
 	lost, handle, age, stopped, paused, rejections             *prometheus.Desc
+	batches, batchMessages, batchSplits                        *prometheus.Desc
 }
 
 // linkDescs describes the metrics of connections to sources and apps, and of problems.
 type linkDescs struct {
 	connected, disconnected, receiveErrors, reconnects, gate *prometheus.Desc
-	nextDue                                                  *prometheus.Desc
+	nextDue, responses                                       *prometheus.Desc
 	problems, unsettled                                      *prometheus.Desc
 }
 
@@ -48,20 +50,24 @@ func newFunctionMetrics(v *View) *functionMetrics {
 	m.received = add("messages_received_total", "Messages that were received.")
 	m.settled = add("messages_settled_total", "Messages that were settled, by verdict.", "verdict")
 	m.inFlight = add("messages_in_flight", "Messages that were received and are not settled: received less all settled.")
-	m.failed = add("attempts_failed_total", "Attempts that the function failed, rejections among them.")
-	m.rejections = add("rejections_total", "Messages that were rejected, by why.", "reason")
+	m.failed = add("attempts_failed_total", "Attempts that the function failed, including rejections.")
+	m.rejections = add("rejections_total", "Messages that were rejected, by reason.", "reason")
 	m.lost = add("leases_lost_total", "Messages whose lock or lease expired before they were settled.")
 	m.handle = add("handle_seconds", "Time from the hand-out of a message to its verdict.")
 	m.age = add("message_age_seconds", "Age of messages when they were done or rejected, since they were enqueued, if the source reports it.")
-	m.stopped = add("function_stopped", "1 if the function has stopped, as its code does not load, else 0.")
+	m.stopped = add("function_stopped", "1 if the function is disabled because its code does not load, else 0.")
 	m.paused = add("function_paused", "1 while the function is paused, else 0.")
 	m.connected = add("trigger_connected", "1 while the source can be reached, else 0.")
-	m.disconnected = add("trigger_disconnected_seconds", "For how long the source could not be reached; 0 while it can be.")
-	m.receiveErrors = add("receive_errors_total", "Attempts to receive that went wrong.")
+	m.disconnected = add("trigger_disconnected_seconds", "How long the source has been unreachable; 0 while it can be reached.")
+	m.receiveErrors = add("receive_errors_total", "Failed attempts to receive.")
 	m.reconnects = add("trigger_reconnects_total", "Reconnects to the source, if it reports them.")
 	m.nextDue = add("timer_next_due_timestamp_seconds", "When the function's timer is due next, as Unix time; missing without a timer, and during a run.")
+	m.responses = add("http_responses_total", "Responses to HTTP requests, by status, including refused requests.", "status")
 	m.problems = add("function_problems", "Problems that need an operator, by kind.", "kind")
 	m.unsettled = add("messages_unsettled", "Messages whose verdict the source refuses; they wait outside their slots.")
+	m.batches = add("batches_total", "Calls of a function that takes batches.")
+	m.batchMessages = add("batch_messages_total", "Messages in the calls of a function that takes batches.")
+	m.batchSplits = add("batch_splits_total", "Batches that failed as a whole, and ran again in halves.")
 	m.gate = add("http_gate_open", "1 while the function's HTTP app counts as healthy, else 0, and nothing is received.")
 	return m
 }
@@ -77,6 +83,11 @@ func (m *functionMetrics) Collect(metrics chan<- prometheus.Metric) {
 		to.sendGauge(m.paused, boolValue(s.Paused), s.Name)
 		to <- telemetry.NewHistogramMetric(m.handle, s.Latency, telemetry.ProcessStart, handleBuckets, s.Name)
 		to <- telemetry.NewHistogramMetric(m.age, s.Age, telemetry.ProcessStart, ageBuckets, s.Name)
+		if b := s.Batches; b != nil {
+			to.sendCounter(m.batches, float64(b.Calls), s.Name)
+			to.sendCounter(m.batchMessages, float64(b.Messages), s.Name)
+			to.sendCounter(m.batchSplits, float64(b.Splits), s.Name)
+		}
 		m.collectProblems(s, to)
 		m.collectLink(s, to)
 		m.collectBacklog(s.Name, to)
@@ -122,6 +133,11 @@ func (m *functionMetrics) collectLink(s api.FunctionStatus, to metricSink) {
 	to.sendCounter(m.reconnects, float64(s.Reconnects), s.Name)
 	if !s.NextDue.IsZero() {
 		to.sendGauge(m.nextDue, float64(s.NextDue.UnixMilli())/1e3, s.Name)
+	}
+	for status, n := range s.Responses {
+		if code, err := strconv.Atoi(status); err == nil && code >= 200 && code <= 999 {
+			to.sendCounter(m.responses, float64(n), s.Name, strconv.Itoa(code))
+		}
 	}
 	if s.Gate != "" {
 		to.sendGauge(m.gate, boolValue(s.Gate == api.GateOpen), s.Name)

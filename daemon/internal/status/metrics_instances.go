@@ -18,9 +18,9 @@ func newInstanceMetrics(v *View) *instanceMetrics {
 	m.reloaded = m.addMetric("config_last_reload_successful", "0 if the last reload of the configuration was refused, else 1.")
 	m.store = m.addMetric("store_available", "1 while the embedded NATS server can write its store, else 0.", "connection")
 	m.instances = m.addMetric("instances", "Instances that this daemon runs, by state.", "state")
-	m.failing = m.addMetric("instances_failing", "1 while instances that are wanted do not start, else 0.")
+	m.failing = m.addMetric("instances_failing", "1 while required instances do not start, else 0.")
 	m.bodies = m.addMetric("in_flight_bytes", "Bytes of message bodies that are prefetched or in flight.")
-	m.budget = m.addMetric("in_flight_limit_bytes", "The most that drover_in_flight_bytes may be, by in_flight_memory.")
+	m.budget = m.addMetric("in_flight_limit_bytes", "Limit of drover_in_flight_bytes, from in_flight_memory.")
 	return m
 }
 

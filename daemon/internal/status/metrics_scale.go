@@ -17,13 +17,13 @@ type scaleMetrics struct {
 func newScaleMetrics(v *View) *scaleMetrics {
 	m := &scaleMetrics{view: v}
 	m.wanted = m.addMetric("scale_wanted", "Target number of workers or instances.", "of")
-	m.current = m.addMetric("scale_current", "Workers or instances that it replaces with that.", "of")
-	m.formula = m.addMetric("scale_formula", "Workers or instances that the formula alone asks for.", "of")
+	m.current = m.addMetric("scale_current", "Number of workers or instances at the decision.", "of")
+	m.formula = m.addMetric("scale_formula", "Number of workers or instances from the formula, before bounds.", "of")
 	m.bound = m.addMetric("scale_bound", "1 for the bound that held the latest decision, else 0.", "of", "bound")
 	m.decisions = m.addMetric("scale_decisions_total", "Decisions of the scaler, by the bound that held them.", "of", "bound")
 	m.arrivals = m.addMetric("scale_arrival_rate", "Arrival rate that the scaler uses, in messages a second.", "of", "function")
 	m.backlog = m.addMetric("scale_backlog_messages", "Backlog that the scaler uses; missing if the source does not report it.", "of", "function")
-	m.capacity = m.addMetric("scale_capacity_rate", "Messages that one worker or instance can handle each second; 0 until it was measured.", "of", "function")
+	m.capacity = m.addMetric("scale_capacity_rate", "Messages that one worker or instance can handle per second; 0 until measured.", "of", "function")
 	m.busy = m.addMetric("scale_busy_ratio", "Fraction of the slots in use.", "of", "function")
 	return m
 }

@@ -12,7 +12,7 @@ type traceMetrics struct {
 func newTraceMetrics(v *View) *traceMetrics {
 	m := &traceMetrics{view: v}
 	m.sent = m.addMetric("trace_spans_sent_total", "Spans that the collector has accepted.")
-	m.dropped = m.addMetric("trace_spans_dropped_total", "Spans that were dropped, since the collector is away, or too slow.")
+	m.dropped = m.addMetric("trace_spans_dropped_total", "Spans dropped because the collector was unreachable or too slow.")
 	return m
 }
 

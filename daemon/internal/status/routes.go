@@ -20,9 +20,9 @@ func AllRoutes(v *View) []admin.Route {
 
 func statusRoutes(v *View) []admin.Route {
 	return []admin.Route{{
-		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "How the daemon and its functions are doing.",
+		ID: "getStatus", Method: http.MethodGet, Path: api.StatusPath, Help: "The status of the daemon and its functions.",
 		Response: api.StatusReport{}, Handler: func(w http.ResponseWriter, r *http.Request) {
-			admin.WriteJSON(w, http.StatusOK, v.newReport(r.Context()))
+			admin.WriteJSON(w, http.StatusOK, v.NewReport(r.Context()))
 		},
 	}, {
 		ID: "getScale", Method: http.MethodGet, Path: api.ScalePath, Help: "The latest decisions of the scaler, by target.",
@@ -34,7 +34,7 @@ func statusRoutes(v *View) []admin.Route {
 
 func healthRoutes(v *View) []admin.Route {
 	return []admin.Route{{
-		ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Help: "Whether the process lives.",
+		ID: "getHealth", Method: http.MethodGet, Path: api.HealthPath, Help: "Whether the process is alive.",
 		Response: api.Health{}, Public: true, Handler: handleHealth,
 	}, {
 		ID: "getReadiness", Method: http.MethodGet, Path: api.ReadyPath, Help: "Whether messages are received, and if not, why.",
@@ -74,7 +74,7 @@ func NewCollectors(v *View) []prometheus.Collector {
 
 func logRoutes(v *View) []admin.Route {
 	return []admin.Route{{
-		ID: "followLog", Method: http.MethodGet, Path: api.LogPattern, Help: "Follow the log of a function: one JSON object per line, and an empty line now and then.",
+		ID: "followLog", Method: http.MethodGet, Path: api.LogPattern, Help: "Follow the log of a function: one JSON object per line, and an empty line from time to time.",
 		Params: []admin.Param{
 			admin.FunctionParam,
 			{Name: "level", Help: "lowest level: debug, info, warn or error; info by default"},

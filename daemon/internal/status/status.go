@@ -70,7 +70,8 @@ func KindOf(statuses map[string]apps.Status, function string) *api.FunctionKind 
 	return nil
 }
 
-func (v *View) newReport(ctx context.Context) api.StatusReport {
+// NewReport returns the status of the daemon.
+func (v *View) NewReport(ctx context.Context) api.StatusReport {
 	r := api.StatusReport{Phase: v.Phase(), Since: telemetry.ProcessStart, Functions: []api.FunctionOverview{}}
 	if c, ok := v.countInstances(); ok {
 		r.Instances = &api.InstancesStatus{Ready: c.Ready, Starting: c.Starting, Draining: c.Draining, Failing: c.Failing}
@@ -78,8 +79,8 @@ func (v *View) newReport(ctx context.Context) api.StatusReport {
 	if reload := v.Reload(); !reload.At.IsZero() {
 		r.Reload = &reload.ReloadStatus
 	}
-	r.Problems = v.storeProblems()
-	statuses := v.AppStatuses()
+	r.NotRun, r.Problems = v.notRun(), v.storeProblems()
+	statuses, states := v.AppStatuses(), v.functionStates(time.Now())
 	for _, s := range v.FunctionStatuses() {
 		b := v.Backlogs.ReadBacklog(ctx, s.Name, statusMaxAge)
 		f := api.FunctionOverview{FunctionStatus: s}
@@ -90,6 +91,7 @@ func (v *View) newReport(ctx context.Context) api.StatusReport {
 			f.Oldest = max(time.Since(b.Oldest).Seconds(), 0)
 		}
 		f.Kind = KindOf(statuses, s.Name)
+		f.State, f.Reason = v.stateOf(&f, states)
 		r.Functions = append(r.Functions, f)
 	}
 	r.Apps = AppOverviews(statuses)

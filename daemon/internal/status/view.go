@@ -83,6 +83,14 @@ func (v *View) countInstances() (count scaler.Count, ok bool) {
 // functionNames returns the names of the configured functions, sorted.
 func (v *View) functionNames() []string { return slices.Sorted(maps.Keys(v.Config().Functions)) }
 
+// notRun returns the functions of a function app that do not run.
+func (v *View) notRun() (out []api.NotRun) {
+	for _, f := range v.Config().NotRun {
+		out = append(out, api.NotRun{Name: f.Function, Reason: f.Reason, Failed: f.Failed})
+	}
+	return out
+}
+
 // storeProblems returns the problems of all embedded stores.
 func (v *View) storeProblems() (out []api.FunctionProblem) {
 	for _, name := range v.StoreNames() {

@@ -9,7 +9,7 @@ import (
 )
 
 // Latencies is a distribution of durations with 16 buckets an octave, so that a quantile is
-// accurate to within 3 %. The buckets are those of Prometheus' native histograms with
+// accurate to within 3 %. The buckets are the same as in Prometheus' native histograms with
 // schema 4. The zero value is empty.
 type Latencies [latencySteps]uint64
 

@@ -8,12 +8,12 @@ import (
 )
 
 // histogramMetric is a distribution in both of Prometheus' forms: classic, with configured bounds,
-// and native, for scrapers that use Protocol Buffers. The native buckets are those of Latencies. A
+// and native, for scrapers that use Protocol Buffers. The native buckets are the buckets of Latencies. A
 // bucket that a classic bound divides is counted by its middle.
 type histogramMetric struct{ classic, native prometheus.Metric }
 
 // NewHistogramMetric returns a distribution as a metric that has been counted since created.
-// Bounds are those of the classic buckets, in seconds.
+// Bounds are the bounds of the classic buckets, in seconds.
 func NewHistogramMetric(d *prometheus.Desc, l *Latencies, created time.Time, bounds []float64, labels ...string) prometheus.Metric {
 	count, sum, buckets := l.cumulativeCounts(bounds)
 	steps := make(map[int]int64)

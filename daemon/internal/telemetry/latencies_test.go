@@ -31,7 +31,7 @@ func TestLatencies(t *testing.T) {
 	}
 	for step := range latencySteps {
 		if got := latencyStep(latencyOf(step)); got != step {
-			t.Errorf("step %d stands for %v, which is in step %d", step, latencyOf(step), got)
+			t.Errorf("step %d represents %v, which is in step %d", step, latencyOf(step), got)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// KeptLines and keptBytes bound what a LogBuffer keeps of each function.
+	// KeptLines and keptBytes bound the lines that a LogBuffer keeps of each function.
 	KeptLines = 200
 	keptBytes = 64 << 10
 	// maxText bounds a text of a line, in bytes. The end of a longer one is kept: it has the
@@ -53,6 +53,8 @@ type LogBuffer struct {
 	// functionsOf has the names of the functions of each app. Reading it takes no lock, since
 	// callers of the logger may hold any.
 	functionsOf atomic.Pointer[map[string][]string]
+	// levels are the levels of functions; nil if no function has its own.
+	levels atomic.Pointer[functionLevels]
 
 	mu          sync.Mutex
 	logs        map[string]*functionLog
@@ -63,6 +65,34 @@ type LogBuffer struct {
 type functionLog struct {
 	lines []LogLine
 	bytes int
+}
+
+// keepLine adds a line, and drops the oldest ones that exceed the bounds.
+func (l *functionLog) keepLine(line LogLine) {
+	l.lines = append(l.lines, line)
+	l.bytes += line.memorySize()
+	drop := 0
+	for ; len(l.lines)-drop > KeptLines || l.bytes > keptBytes && len(l.lines)-drop > 1; drop++ {
+		l.bytes -= l.lines[drop].memorySize()
+	}
+	l.lines = slices.Delete(l.lines, 0, drop)
+}
+
+// functionLevels are the lowest levels of lines that are passed on.
+type functionLevels struct {
+	all slog.Level
+	of  map[string]slog.Level
+}
+
+// belowLevel reports whether a line of a function, or of none, is not passed on.
+func (l *functionLevels) belowLevel(function string, level slog.Level) bool {
+	if l == nil {
+		return false
+	}
+	if own, found := l.of[function]; found {
+		return level < own
+	}
+	return level < l.all
 }
 
 // NewLogBuffer returns an empty buffer.
@@ -88,22 +118,26 @@ func (s *Subscription) Lines() <-chan LogLine { return s.lines }
 // them. The map is from the value of app to their names.
 func (b *LogBuffer) SetApps(functions map[string][]string) { b.functionsOf.Store(&functions) }
 
-// addLine keeps a line of a function and delivers it to the function's subscribers.
-func (b *LogBuffer) addLine(function string, line LogLine) {
+// SetLevels sets the lowest level of lines that are passed on: all, and those of functions by their
+// names. The next handler's own level must be the lowest of them.
+func (b *LogBuffer) SetLevels(all slog.Level, of map[string]slog.Level) {
+	if len(of) == 0 {
+		b.levels.Store(nil)
+		return
+	}
+	b.levels.Store(&functionLevels{all, of})
+}
+
+// addLine delivers a line of a function to the function's subscribers, and keeps it if keep is set.
+func (b *LogBuffer) addLine(function string, line LogLine, keep bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	log := b.logs[function]
-	if log == nil {
-		log = new(functionLog)
-		b.logs[function] = log
+	if keep {
+		if b.logs[function] == nil {
+			b.logs[function] = new(functionLog)
+		}
+		b.logs[function].keepLine(line)
 	}
-	log.lines = append(log.lines, line)
-	log.bytes += line.memorySize()
-	drop := 0
-	for ; len(log.lines)-drop > KeptLines || log.bytes > keptBytes && len(log.lines)-drop > 1; drop++ {
-		log.bytes -= log.lines[drop].memorySize()
-	}
-	log.lines = slices.Delete(log.lines, 0, drop)
 	for s := range b.subscribers {
 		if s.function == function {
 			s.deliverLocked(line)
@@ -194,7 +228,8 @@ func (b *LogBuffer) CloseSubscribers() {
 func (b *LogBuffer) SubscribersClosed() <-chan struct{} { return b.closed }
 
 // NewHandler returns a log handler that adds the lines of functions to the buffer and passes all
-// lines on to next. Lines below next's level are added while a subscriber requests that level.
+// lines on to next. Lines below next's level are delivered while a subscriber requests that level,
+// and not kept: they must not displace the others.
 func (b *LogBuffer) NewHandler(next slog.Handler) slog.Handler {
 	return &logHandler{next: next, buffer: b}
 }
@@ -237,17 +272,18 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		add(h.prefix, a)
 		return true
 	})
+	logged := h.next.Enabled(ctx, r.Level) && !h.buffer.levels.Load().belowLevel(function, r.Level)
 	switch {
 	case function != "":
-		h.buffer.addLine(function, line)
+		h.buffer.addLine(function, line, logged)
 	case app != "":
 		if functions := h.buffer.functionsOf.Load(); functions != nil {
 			for _, function := range (*functions)[app] {
-				h.buffer.addLine(function, line)
+				h.buffer.addLine(function, line, logged)
 			}
 		}
 	}
-	if h.next.Enabled(ctx, r.Level) {
+	if logged {
 		return h.next.Handle(ctx, r)
 	}
 	return nil

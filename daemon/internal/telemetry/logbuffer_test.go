@@ -15,7 +15,7 @@ func testLine(n int) LogLine { return LogLine{Level: slog.LevelInfo, Text: fmt.S
 func TestKeptLinesAreBounded(t *testing.T) {
 	l := NewLogBuffer()
 	for n := range 3 * KeptLines {
-		l.addLine("f", testLine(n))
+		l.addLine("f", testLine(n), true)
 	}
 	f, before := l.Subscribe("f", slog.LevelInfo, 1000)
 	if len(before) != KeptLines || before[0].Text != fmt.Sprint(2*KeptLines) {
@@ -24,7 +24,7 @@ func TestKeptLinesAreBounded(t *testing.T) {
 	l.Unsubscribe(f)
 	large := strings.Repeat("x", maxText)
 	for range 100 {
-		l.addLine("f", LogLine{Text: large})
+		l.addLine("f", LogLine{Text: large}, true)
 	}
 	if k := l.logs["f"]; k.bytes > keptBytes || len(k.lines) != keptBytes/maxText-1 {
 		t.Errorf("%d bytes in %d lines", k.bytes, len(k.lines))
@@ -40,18 +40,18 @@ func TestASlowSubscriberMissesLines(t *testing.T) {
 	l := NewLogBuffer()
 	f, _ := l.Subscribe("f", slog.LevelInfo, 0)
 	for n := range subscriberBuffer + 5 {
-		l.addLine("f", testLine(n))
+		l.addLine("f", testLine(n), true)
 	}
 	for range subscriberBuffer {
 		if line := <-f.lines; line.Dropped != 0 {
 			t.Fatalf("%+v", line)
 		}
 	}
-	l.addLine("f", testLine(-1))
+	l.addLine("f", testLine(-1), true)
 	if line := <-f.lines; line.Dropped != 5 || line.Text != "-1" {
 		t.Errorf("%+v, want 5 dropped", line)
 	}
-	l.addLine("f", testLine(-2))
+	l.addLine("f", testLine(-2), true)
 	if line := <-f.lines; line.Dropped != 0 {
 		t.Errorf("reported twice: %+v", line)
 	}
@@ -103,11 +103,42 @@ func TestLogHandler(t *testing.T) {
 	if line := <-f.lines; line.Text != "wanted" {
 		t.Errorf("%+v", line)
 	}
+	// A line that only a subscriber requested is not kept: it would displace others.
+	other, before := l.Subscribe("f", slog.LevelDebug, 10)
+	if len(before) != 2 || before[1].Text != "three" {
+		t.Errorf("kept: %+v", before)
+	}
+	l.Unsubscribe(other)
 	l.Unsubscribe(f)
 	if log.Enabled(t.Context(), slog.LevelDebug) {
-		t.Error("debug is enabled with nobody there")
+		t.Error("debug is enabled without a subscriber")
 	}
 	if strings.Contains(text.String(), "wanted") || strings.Count(text.String(), "\n") != 4 {
 		t.Errorf("the log is\n%s", text.String())
+	}
+}
+
+// A function may have its own level, above or below that of all other lines.
+func TestLevelsOfFunctions(t *testing.T) {
+	b, out := NewLogBuffer(), new(strings.Builder)
+	log := slog.New(b.NewHandler(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	b.SetLevels(slog.LevelWarn, map[string]slog.Level{"loud": slog.LevelDebug, "quiet": slog.LevelError})
+	for _, function := range []string{"loud", "quiet", "other"} {
+		log.With("function", function).Debug(function + " debug")
+		log.Info(function+" info", "function", function)
+		log.Warn(function+" warn", "function", function)
+	}
+	log.Info("daemon info")
+	log.Warn("daemon warn")
+	b.SetLevels(slog.LevelInfo, nil)
+	log.Debug("at the end")
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		_, text, _ := strings.Cut(line, `msg="`)
+		text, _, _ = strings.Cut(text, `"`)
+		got = append(got, text)
+	}
+	if want := "loud debug,loud info,loud warn,other warn,daemon warn,at the end"; strings.Join(got, ",") != want {
+		t.Errorf("the lines are %q; want %s", got, want)
 	}
 }

@@ -8,11 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -29,6 +28,8 @@ const (
 	spanLimit = 10 * time.Second
 	// spanStopLimit bounds how long a stop waits until the rest has been sent.
 	spanStopLimit = 3 * time.Second
+	// spanAbsentLimit bounds it if the collector does not accept spans.
+	spanAbsentLimit = 500 * time.Millisecond
 	// spanPause is the time between two attempts while the collector refuses connections.
 	spanPause = 500 * time.Millisecond
 	// maxSpanText bounds each text of a span, in bytes.
@@ -62,25 +63,22 @@ type Traces struct {
 
 	waiting, sent, dropped atomic.Int64
 	failing                bool            // used by the goroutine that sends
+	accepting              atomic.Bool     // whether the collector has accepted spans, and none failed since
+	stopping               atomic.Bool     // set by StopExport
+	absentLimit            time.Duration   // spanAbsentLimit, except in tests
 	ending                 context.Context // ends the current request
 	giveUp                 context.CancelFunc
 }
 
 // OpenTraces starts to send spans. It does not connect to the collector. StopExport ends it.
 func OpenTraces(ctx context.Context, cfg TracesConfig, log *slog.Logger) (*Traces, error) {
-	t := &Traces{sample: cfg.Sample, log: log}
+	t := &Traces{sample: cfg.Sample, log: log, absentLimit: spanAbsentLimit}
 	// The headers may have a secret, which must not follow a redirect.
 	t.client = &http.Client{
 		Transport:     &http.Transport{TLSClientConfig: cfg.TLS, TLSHandshakeTimeout: spanLimit, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	// Every option is set, so that the environment variables that the library reads change nothing.
-	exporter, err := otlptracehttp.New(ctx,
-		otlptracehttp.WithEndpointURL(cfg.URL), otlptracehttp.WithHeaders(cfg.Headers), otlptracehttp.WithHTTPClient(t.client),
-		otlptracehttp.WithTLSClientConfig(nil), otlptracehttp.WithCompression(otlptracehttp.NoCompression), otlptracehttp.WithEncoding(otlptracehttp.EncodingProtobuf),
-		otlptracehttp.WithTimeout(spanLimit), otlptracehttp.WithMaxResponseSize(maxCollectorAnswer),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: spanPause, MaxInterval: spanLimit, MaxElapsedTime: spanLimit}),
-	)
+	exporter, err := otlptrace.New(ctx, &collector{url: cfg.URL, headers: cfg.Headers, agent: "drover/" + cfg.Version, http: t.client, onFailure: t.sendFailed})
 	if err != nil {
 		return nil, err
 	}
@@ -129,13 +127,16 @@ func (t *Traces) SpansSent() int64 { return t.sent.Load() }
 // SpansDropped counts the spans that were dropped.
 func (t *Traces) SpansDropped() int64 { return t.dropped.Load() }
 
-// StopExport sends the remaining spans, for at most three seconds. It may be called once, when no
-// span starts any more. It does nothing if t is nil.
+// StopExport sends the remaining spans, for at most three seconds, or half a second if the collector
+// does not accept them. It may be called once, after the last span has started. It does nothing if t is nil.
 func (t *Traces) StopExport() {
 	if t == nil {
 		return
 	}
 	limit := time.AfterFunc(spanStopLimit, t.giveUp)
+	if t.stopping.Store(true); !t.accepting.Load() {
+		t.giveUpIfAbsent()
+	}
 	if err := t.provider.Shutdown(context.Background()); err != nil { // giveUp ends it
 		t.log.Debug("closing the traces", "error", err)
 	}
@@ -144,6 +145,22 @@ func (t *Traces) StopExport() {
 	t.client.CloseIdleConnections()
 	if n := t.dropped.Load(); n > 0 {
 		t.log.Warn("spans were dropped since the daemon started", "dropped", n, "sent", t.sent.Load())
+	}
+}
+
+// giveUpIfAbsent stops sending early during a stop, unless the collector accepts spans by then.
+func (t *Traces) giveUpIfAbsent() {
+	time.AfterFunc(t.absentLimit, func() {
+		if !t.accepting.Load() {
+			t.giveUp()
+		}
+	})
+}
+
+// sendFailed records that the collector did not accept spans. It is called after each attempt.
+func (t *Traces) sendFailed() {
+	if t.accepting.Store(false); t.stopping.Load() {
+		t.giveUpIfAbsent()
 	}
 }
 
@@ -177,18 +194,6 @@ func (e *spanSender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlyS
 	defer cancel()
 	defer context.AfterFunc(t.ending, cancel)()
 	err := e.SpanExporter.ExportSpans(ctx, spans)
-	for errors.Is(err, syscall.ECONNREFUSED) && ctx.Err() == nil {
-		// A collector that restarts is reachable again soon.
-		pause := time.NewTimer(spanPause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-		}
-		pause.Stop()
-		if ctx.Err() == nil {
-			err = e.SpanExporter.ExportSpans(ctx, spans)
-		}
-	}
 	if err != nil {
 		if t.dropped.Add(int64(len(spans))); !t.failing && t.ending.Err() == nil {
 			t.failing = true
@@ -196,6 +201,7 @@ func (e *spanSender) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlyS
 		}
 		return nil
 	}
+	t.accepting.Store(true)
 	if t.sent.Add(int64(len(spans))); t.failing {
 		t.failing = false
 		t.log.Info("sending traces again", "dropped", t.dropped.Load())

@@ -22,11 +22,12 @@ function crc32(data) {
 function line(kind, payload, functions) {
   switch (kind) {
     case frames.CANCEL: return `cancel ${payload.readUInt32LE(0)}`;
+    case frames.CREDIT: return `credit ${payload.readUInt32LE(0)} ${payload.readUInt32LE(4)}`;
     case frames.DRAIN: return 'drain';
     case frames.INVOKE: {
-      const { id, index, attempt, enqueued, deadline, meta, body } = payload;
+      const { id, index, attempt, enqueued, deadline, origin, meta, body } = payload;
       if (index >= functions) throw new Error('no such function');
-      return `invoke ${id} ${index} ${attempt} ${BigInt(enqueued)} ${BigInt(deadline)} ${meta.length} ${crc32(meta)} ${body.length} ${crc32(body)}`;
+      return `invoke ${id} ${index} ${attempt} ${BigInt(enqueued)} ${BigInt(deadline)} ${meta.length} ${crc32(meta)} ${body.length} ${crc32(body)} ${origin.length} ${crc32(origin)}`;
     }
     default: return `json ${payload.length} ${crc32(payload)}`;
   }

@@ -3,10 +3,12 @@
 
 const frames = require('./frames');
 const { current } = require('./logs');
+const { encodeBatch } = require('./batches');
 const { Context, Message, cancel } = require('./message');
 const { atEnd } = require('./end');
 const { outcome, stack } = require('./outcome');
-const { Unsendable } = require('./results');
+const { Misaddressed, Unsendable } = require('./results');
+const { resultAfter, sendParts, streamed } = require('./streaming');
 
 // The longest time that a result waits to be sent together with others, in ms.
 const LINGER = 0.3;
@@ -80,6 +82,8 @@ class Calls {
     call.context = undefined;
     call.parts = undefined; // unfinished lines of its output
     call.holds = false; // whether it counts in #held
+    call.stream = undefined; // of a response that is sent in parts
+    call.stop = undefined; // ends that
     this.#open[call.id] = call;
     this.#count++;
     (call.function.isAsync ? this.#async : this.#sync).push(call);
@@ -96,7 +100,11 @@ class Calls {
       return;
     }
     cancel(call.context);
+    call.stop?.();
   }
+
+  /** Adds credit to the response of a call, which may have ended. */
+  grant(id, amount) { this.#open[id]?.stream?.grant(amount); }
 
   /** Ends the process after the last result. */
   drain() {
@@ -158,8 +166,15 @@ class Calls {
   /** Calls a function, and returns the time of its return. A promise is handled later. */
   #begin(call) {
     const { function: of } = call;
-    const message = new Message(call);
-    call.context = new Context(call, message);
+    let message;
+    if (call.batch === undefined) {
+      message = new Message(call);
+      call.context = new Context(call, message);
+    } else {
+      message = frames.cutBatch(call.batch).map((one) => new Message(one));
+      call.context = new Context(call, message[0]);
+      call.batch = message;
+    }
     call.began = performance.now();
     this.watch?.begins(call);
     let value;
@@ -195,12 +210,17 @@ class Calls {
 
   #done(call, value, now = performance.now()) {
     if (!call.open) return;
+    const response = call.function.streams && call.stream === undefined ? streamed(value) : undefined;
+    if (response !== undefined) {
+      this.#stream(call, value, response);
+      return;
+    }
     let status;
     let payload;
     try {
-      [status, payload] = call.function.encode(value);
+      [status, payload] = call.batch === undefined ? call.function.encode(value) : encodeBatch(value, call.batch, call.function.encode);
     } catch (error) {
-      if (!call.function.shown || !(error instanceof Unsendable)) {
+      if (!call.function.shown || !(error instanceof Unsendable) || error instanceof Misaddressed) {
         this.#failed(call, error, now);
         return;
       }
@@ -213,7 +233,29 @@ class Calls {
     }
     const length = Buffer.allocUnsafe(4);
     length.writeUInt32LE(call.state === null ? frames.NO_STATE : call.state.length);
-    this.#answer(call, frames.STATE | (status & frames.DESCRIBED), now - call.began, Buffer.concat([length, call.state ?? frames.EMPTY, payload]));
+    this.#answer(call, frames.STATE | (status & (frames.DESCRIBED | frames.SENT)), now - call.began, Buffer.concat([length, call.state ?? frames.EMPTY, payload]));
+  }
+
+  /** Sends a response in parts, and then the result. */
+  async #stream(call, value, response) {
+    let fail; // rejects the current wait; with Promise.race, each wait would leave something behind
+    const stopped = () => new DOMException('the attempt was cancelled', 'AbortError');
+    call.stop = () => fail?.(stopped());
+    const wait = (value) => new Promise((resolve, reject) => {
+      fail = reject;
+      if (call.context.cancelled) reject(stopped());
+      Promise.resolve(value).then(resolve, reject);
+    });
+    try {
+      const rest = await sendParts(this.writer, call.id, response, {
+        opened: (stream) => { call.stream = stream; },
+        run: (next) => current.run(call, next),
+        wait,
+      });
+      this.#done(call, resultAfter(value, rest));
+    } catch (error) {
+      this.#failed(call, error);
+    }
   }
 
   #failed(call, error, now = performance.now()) {

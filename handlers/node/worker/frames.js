@@ -4,18 +4,24 @@
 const { writeSync } = require('node:fs');
 
 const PROTOCOL = 4;
-const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5;
-const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73, IMPORTED = 75;
-const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5;
+const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5, CREDIT = 8;
+const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73, IMPORTED = 75, PART = 76;
+const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5, VERDICTS = 6;
 
 const DESCRIBED = 128; // added to OK and STATE: the output follows its properties
+const SENT = 64; // likewise: messages for named outputs precede these
+const MAX_SENT = 100_000; // the most such messages in a RESULT
 const WITH_STATE = 1; // in the flags of an INVOKE: its session's state precedes meta
+const WITH_ORIGIN = 2; // likewise: the source's own fields precede meta, after the state
+const WITH_BATCH = 4; // its body is a batch of messages
 const NO_STATE = 0xffffffff; // a state's length if the session has no state
 
 const LENGTH = 4;
 const HEAD = LENGTH + 1;
 const INVOKE_SIZE = 4 + 2 + 2 + 4 + 8 + 8 + 4;
 const RESULT_SIZE = 4 + 1 + 3 * 4;
+const PART_SIZE = 4 + 1;
+const WITH_HEAD = 1; // in the flags of a PART: the head of a response precedes its bytes
 const UNMEASURED = 0xffffffff; // Node.js does not measure the CPU time of a call
 const MAX_SMALL = 256 << 10;
 const MAX_LOAD = 8 << 20;
@@ -59,7 +65,7 @@ class Reader {
         this.#need = 4 + length;
         break;
       }
-      if ((kind === CANCEL && length !== 5) || (kind === DRAIN && length !== 1)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
+      if ((kind === CANCEL && length !== 5) || (kind === CREDIT && length !== 9) || (kind === DRAIN && length !== 1)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
       this.take(kind, kind === INVOKE ? cutInvoke(data, at + HEAD, end) : data.subarray(at + HEAD, end));
       at = end;
     }
@@ -73,7 +79,7 @@ class Reader {
     switch (kind) {
       case INVOKE: return this.max;
       case LOAD: return MAX_LOAD;
-      case HELLO: case CANCEL: case DRAIN: return MAX_SMALL;
+      case HELLO: case CANCEL: case CREDIT: case DRAIN: return MAX_SMALL;
     }
     throw new Error(`a frame of type ${kind}`);
   }
@@ -83,7 +89,10 @@ function readInt64(data, at) {
   return data.readInt32LE(at + 4) * 0x100000000 + data.readUInt32LE(at);
 }
 
-/** Parses an INVOKE. Times are in µs since 1970; 0 is none. state is undefined without a session. */
+/**
+ * Parses an INVOKE. Times are in µs since 1970; 0 is none. state is undefined without a session.
+ * origin is the JSON of the source's own fields, empty if the function gets none.
+ */
 function cutInvoke(data, at, end) {
   if (end - at < INVOKE_SIZE) throw new Error(`an INVOKE of ${end - at} bytes`);
   const flags = data.readUInt16LE(at + 6);
@@ -101,6 +110,15 @@ function cutInvoke(data, at, end) {
       start += size;
     }
   }
+  let origin = EMPTY;
+  if (flags & WITH_ORIGIN) {
+    if (end - start < 4) throw new Error('an INVOKE without the origin that it announces');
+    const size = data.readUInt32LE(start);
+    start += 4;
+    if (size > end - start) throw new Error(`an INVOKE with an origin of ${size} bytes`);
+    origin = data.subarray(start, start + size);
+    start += size;
+  }
   if (length > end - start) throw new Error(`an INVOKE with ${length} bytes of meta`);
   return {
     id: data.readUInt32LE(at),
@@ -109,9 +127,27 @@ function cutInvoke(data, at, end) {
     enqueued: readInt64(data, at + 12),
     deadline: readInt64(data, at + 20),
     state,
+    origin,
     meta: data.subarray(start, start + length),
     body: data.subarray(start + length, end),
+    batch: (flags & WITH_BATCH) === 0 ? undefined : data.subarray(start + length, end),
   };
+}
+
+/** Returns the messages of a batch, with the fields that a Message needs. */
+function cutBatch(batch) {
+  const out = new Array(batch.readUInt32LE(0));
+  let at = 4;
+  for (let n = 0; n < out.length; n++) {
+    const attempt = batch.readUInt32LE(at);
+    const enqueued = readInt64(batch, at + 4);
+    const meta = at + 16;
+    const body = meta + batch.readUInt32LE(at + 12) + 4;
+    at = body + batch.readUInt32LE(body - 4);
+    if (at > batch.length) throw new Error(`a batch of ${batch.length} bytes, with a message that is cut off`);
+    out[n] = { attempt, enqueued, meta: batch.subarray(meta, body - 4), body: batch.subarray(body, at) };
+  }
+  return out;
 }
 
 /** Returns the texts of meta. */
@@ -134,6 +170,27 @@ function putProperties(properties) {
   }
   parts[0] = lengthOf(parts.reduce((sum, part) => sum + part.length, 0));
   return Buffer.concat(parts);
+}
+
+/**
+ * Encodes messages for named outputs, which precede the properties and the payload of a result.
+ * Each is the index of its output in LOAD, its properties, and its body.
+ */
+function putOutputs(records) {
+  const parts = [EMPTY];
+  for (const [index, properties, body] of records) {
+    const head = Buffer.allocUnsafe(2);
+    head.writeUInt16LE(index);
+    parts.push(head, putProperties(properties), lengthOf(body.length), body);
+  }
+  parts[0] = lengthOf(parts.reduce((sum, part) => sum + part.length, 0));
+  return Buffer.concat(parts);
+}
+
+/** Encodes the head of a response, as it begins its first PART. */
+function putHead(status, headers) {
+  const head = Buffer.from(JSON.stringify({ status, headers }));
+  return Buffer.concat([lengthOf(head.length), head]);
 }
 
 function lengthOf(n) {
@@ -192,7 +249,7 @@ class Writer {
   result(id, status, took, payload = EMPTY) {
     if (1 + RESULT_SIZE + payload.length > this.max) {
       status = FAILURE;
-      payload = Buffer.from(JSON.stringify({ summary: `returned ${payload.length} bytes, more than a frame takes (${this.max})` }));
+      payload = Buffer.from(JSON.stringify({ summary: `returned ${payload.length} bytes, more than fit in a frame (${this.max})` }));
     }
     this.#room(HEAD + RESULT_SIZE);
     const batch = this.#batch;
@@ -205,6 +262,19 @@ class Writer {
     at = batch.writeUInt32LE(UNMEASURED, at);
     this.#used = batch.writeUInt32LE(UNMEASURED, at);
     this.#add(payload);
+  }
+
+  /** Sends a part of a response: its head, if it is given, and bytes of its body. */
+  part(id, head, data) {
+    this.#room(HEAD + PART_SIZE);
+    const batch = this.#batch;
+    let at = this.#used;
+    at = batch.writeUInt32LE(1 + PART_SIZE + (head?.length ?? 0) + data.length, at);
+    at = batch.writeUInt8(PART, at);
+    at = batch.writeUInt32LE(id, at);
+    this.#used = batch.writeUInt8(head === undefined ? 0 : WITH_HEAD, at);
+    this.#add(head === undefined ? data : Buffer.concat([head, data]));
+    this.flush();
   }
 
   /** Queues a frame of JSON. */
@@ -305,7 +375,7 @@ class Writer {
         data = data.subarray(writeSync(this.#fd, data));
       } catch (error) {
         if (error.code === 'EAGAIN') return data;
-        if (error.code !== 'EINTR') process.exit(0); // the daemon is gone, and nobody needs the results
+        if (error.code !== 'EINTR') process.exit(0); // the daemon is gone, so the results are not needed
       }
     }
     return data;
@@ -313,6 +383,7 @@ class Writer {
 }
 
 module.exports = {
-  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE, IMPORTED,
-  HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, NO_STATE, DESCRIBED, EMPTY, Reader, Writer, cutTexts, putProperties,
+  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, CREDIT, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE, IMPORTED,
+  HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, VERDICTS, NO_STATE, DESCRIBED, SENT, MAX_SENT, EMPTY, Reader, Writer,
+  cutBatch, cutTexts, putHead, putProperties, putOutputs,
 };

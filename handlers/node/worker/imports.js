@@ -20,7 +20,7 @@ class Imports {
   #seen = new Set();
   #waiting = [];
   #ready = false;
-  #port; // of the hooks, which run in a thread of their own
+  #port; // of the hooks, which run in their own thread
   #own; // the worker's own thread
 
   constructor(app, writer) {

@@ -2,17 +2,14 @@
 // Loads the app's functions.
 
 const { spawnSync } = require('node:child_process');
-const fs = require('node:fs');
 const path = require('node:path');
-const { types } = require('node:util');
 const { fileURLToPath, pathToFileURL } = require('node:url');
+const { isAsync, misfit, takes } = require('./callable');
+const { ENDINGS, findFile } = require('./files');
 const { oneLine, stack } = require('./outcome');
+const { stopAt } = require('./debug');
 const { article, encoder } = require('./results');
 const { FROM_APP, useHooks } = require('./resolve');
-
-const ENDINGS = ['.js', '.mjs', '.cjs', ...(process.features.typescript ? ['.ts', '.mts', '.cts'] : [])];
-
-const AsyncFunction = Object.getPrototypeOf(async () => {});
 
 /** The code failed to load. */
 class LoadError extends Error {
@@ -26,10 +23,10 @@ class LoadError extends Error {
  * Loads the functions that the daemon requested. Returns their names, how to call them, and
  * whether they are async. Throws a LoadError.
  */
-async function load(app, wanted, imports) {
+async function load(app, wanted, imports, canStream) {
   useHooks(app, imports);
   const functions = [];
-  for (const { name, module, function: wantedName, results } of wanted) {
+  for (const { name, module, function: wantedName, results, outputs, reply = false } of wanted) {
     const specifier = find(app, module);
     const file = specifier.startsWith('file:') ? path.relative(app, fileURLToPath(specifier)) : module;
     let exported;
@@ -40,14 +37,16 @@ async function load(app, wanted, imports) {
     }
     const [run, owner] = pick(exported, wantedName);
     if (typeof run !== 'function') throw new LoadError(nothing(exported, file, wantedName, run));
-    const wrong = misfit(run);
-    if (wrong) throw new LoadError(`${wantedName} of ${file} ${wrong}; a function takes (message, context), and returns its output or a promise of it`);
+    const streams = reply && canStream;
+    const wrong = misfit(run, streams);
+    if (wrong) throw new LoadError(`${wantedName} of ${file} ${wrong}; ${takes}`);
+    stopAt(run);
     functions.push({
       name,
       run: owner === undefined ? run : run.bind(owner),
-      // Only its prototype shows that a bound function is async.
-      isAsync: types.isAsyncFunction(run) || Object.getPrototypeOf(run) === AsyncFunction,
-      encode: encoder(results),
+      isAsync: isAsync(run),
+      encode: encoder(results, outputs, reply),
+      streams,
       shown: results === 'shown',
       quick: 0,
       warned: false,
@@ -61,33 +60,17 @@ function find(app, module) {
   const file = path.resolve(app, module);
   const relative = path.relative(app, file);
   if (!relative.startsWith('..') && !path.isAbsolute(relative)) {
-    const found = asFile(file) ?? asDirectory(file);
+    const found = findFile(file);
     if (found) return pathToFileURL(found).href;
   }
   if (module.startsWith('.') || path.isAbsolute(module)) {
-    throw new LoadError(`there is no module ${module} in ${app}; it is looked for as it is named, with ${ENDINGS.join(', ')} behind it, and as a directory with a package.json or an index.js`);
+    throw new LoadError(`there is no module ${module} in ${app}; drover looks for this name, for the name with ${ENDINGS.join(', ')}, and for a directory with a package.json or an index.js`);
   }
   return FROM_APP + module;
 }
 
-function asFile(file) {
-  return ['', ...ENDINGS].map((ending) => file + ending).find((name) => fs.statSync(name, { throwIfNoEntry: false })?.isFile());
-}
-
-function asDirectory(dir) {
-  let main;
-  try {
-    ({ main } = JSON.parse(fs.readFileSync(path.join(dir, 'package.json'), 'utf8')));
-  } catch { /* package.json is optional */ }
-  if (typeof main === 'string') {
-    const found = asFile(path.join(dir, main)) ?? asFile(path.join(dir, main, 'index'));
-    if (found) return found;
-  }
-  return asFile(path.join(dir, 'index'));
-}
-
 /**
- * Returns the export of a name, and the object of which it is a method, if any. Exports of a
+ * Returns the export with a name, and its object if it is a method. Exports of a
  * CommonJS module that Node.js does not detect are only in its default export; so are all those
  * of a module whose default export is an object.
  */
@@ -100,7 +83,7 @@ function pick(exported, name) {
 }
 
 function nothing(exported, file, name, value) {
-  if (value !== undefined) return `${name} of ${file} is no function, but ${article(value)}`;
+  if (value !== undefined) return `${name} of ${file} is not a function, but ${article(value)}`;
   const found = new Set(Object.keys(exported).filter((key) => typeof exported[key] === 'function'));
   const whole = exported.default;
   if (whole !== null && typeof whole === 'object') {
@@ -108,17 +91,6 @@ function nothing(exported, file, name, value) {
   }
   found.delete('module.exports'); // the default export, in newer versions
   return `${file} exports no function ${name}; it has: ${[...found].sort().join(', ') || 'none'}`;
-}
-
-/** Returns why a function cannot be called with (message, context), to follow its name; '' if it can. */
-function misfit(run) {
-  const source = Function.prototype.toString.call(run);
-  if (types.isGeneratorFunction(run)) return 'is a generator function';
-  if (/^class\b/.test(source)) return 'is a class';
-  if (run.length > 2) return `takes ${run.length} parameters, and drover calls no callback`;
-  const [, first] = /^(?:async\s+)?(?:function\b[^(]*)?\(\s*(\w+)\s*,/.exec(source) ?? [];
-  if (first === 'context' || first === 'ctx') return `takes (${first}, ...), as Azure Functions v3 calls it, in the wrong order`;
-  return '';
 }
 
 /** Returns how to fix an error of an import. */

@@ -5,6 +5,7 @@ const { writeSync } = require('node:fs');
 const { Socket } = require('node:net');
 const frames = require('./frames');
 const { Calls } = require('./calls');
+const debug = require('./debug');
 const { Lag } = require('./lag');
 const { Imports } = require('./imports');
 const { LoadError, load } = require('./load');
@@ -12,7 +13,7 @@ const { NoOutput, Output, current } = require('./logs');
 const { oneLine, stack } = require('./outcome');
 const { Watch } = require('./watch');
 
-const CAPABILITIES = ['blocked', 'cancel', 'heartbeat', 'imports', 'log', 'properties', 'session_state', 'stats'];
+const CAPABILITIES = ['batch', 'blocked', 'cancel', 'heartbeat', 'imports', 'log', 'origin', 'outputs', 'properties', 'session_state', 'stats', 'stream'];
 
 const writer = new frames.Writer(3);
 let daemon; // its capabilities
@@ -52,6 +53,10 @@ function take(kind, payload) {
       if (calls === undefined) throw new Error('a CANCEL before READY');
       calls.cancel(payload.readUInt32LE(0));
       return;
+    case frames.CREDIT:
+      if (calls === undefined) throw new Error('a CREDIT before READY');
+      calls.grant(payload.readUInt32LE(0), payload.readUInt32LE(4));
+      return;
     case frames.DRAIN:
       draining = true;
       if (calls === undefined) leave(0); // nothing was invoked
@@ -60,7 +65,7 @@ function take(kind, payload) {
 
 function object(kind, payload) {
   const value = JSON.parse(payload);
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new Error(`a frame of type ${kind} whose JSON is no object`);
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new Error(`a frame of type ${kind} whose JSON is not an object`);
   return value;
 }
 
@@ -79,8 +84,9 @@ async function start({ app, functions, threads }) {
   process.on('exit', exitWhileLoading);
   const imports = daemon.has('imports') ? new Imports(app, writer) : undefined;
   let loaded;
+  debug.start();
   try {
-    loaded = await load(app, functions, imports);
+    loaded = await load(app, functions, imports, daemon.has('stream'));
   } catch (error) {
     failed(error instanceof LoadError ? error.message : `loading from ${app}: ${oneLine(error)}`, error.detail ?? stack(error));
     leave(0);
@@ -132,6 +138,6 @@ socket.on('data', (data) => {
   calls?.pump();
   if (draining) calls?.drain();
 });
-// The daemon is gone, and nobody needs the results.
+// The daemon is gone, so the results are not needed.
 socket.on('end', () => leave(0));
 socket.on('error', () => leave(0));

@@ -144,7 +144,7 @@ func ReadVerdict(r io.Reader) error {
 func runStage(args []string) int {
 	fd, err := strconv.Atoi(args[1])
 	if err != nil || fd < 3 {
-		_, _ = fmt.Fprintln(os.Stderr, Name+" is a part of drover, and not for people")
+		_, _ = fmt.Fprintln(os.Stderr, Name+" is an internal part of drover; do not run it yourself")
 		return exitRefused
 	}
 	socket := os.NewFile(uintptr(fd), "daemon")

@@ -62,7 +62,7 @@ func performSteps(socket io.ReadWriter, fd int, path string, argv []string) (str
 		return "", nil
 	}
 	// The environment is passed on unchanged.
-	return "running " + path, syscall.Exec(path, argv, os.Environ()) //nolint:gosec // to run it is what we are asked to
+	return "running " + path, syscall.Exec(path, argv, os.Environ()) //nolint:gosec // the request is to run it
 }
 
 func joinCgroups(s Spec) error {

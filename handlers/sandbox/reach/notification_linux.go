@@ -146,7 +146,7 @@ func errnoOf(err error) syscall.Errno {
 	return unix.EPERM
 }
 
-// continueLater continues a call that must wait, on a goroutine of its own. It returns EAGAIN if
+// continueLater continues a call that must wait, on its own goroutine. It returns EAGAIN if
 // there are too many.
 func (c *call) continueLater(try func(listener int) syscall.Errno) syscall.Errno {
 	select {

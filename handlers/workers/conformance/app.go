@@ -30,3 +30,12 @@ var functions = []string{
 	"echo", "nothing", "describe", "large", "fail", "fail_large", "reject", "retry",
 	"sleep", "say", "warn", "write", "output", "state",
 }
+
+// sending is the function that sends to named outputs, and outputNames are their names. Only workers
+// with the capability load it.
+const sending = "outputs"
+
+var outputNames = []string{"first", "second", "third"}
+
+// batchFunction is the function that takes batches. Only workers with the capability load it.
+const batchFunction = "batch"

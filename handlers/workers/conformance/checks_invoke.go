@@ -329,7 +329,7 @@ var resultChecks = []check{
 
 const ruleHeld = "`cpu` is the CPU time of its own thread"
 
-// orderChecks leave calls running that do not end, or need a process of their own.
+// orderChecks leave calls running that do not end, or need their own process.
 var orderChecks = []check{
 	{
 		name: "result/order", modes: shared, rule: "not until a long call ends",

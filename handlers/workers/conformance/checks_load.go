@@ -15,7 +15,7 @@ var helloChecks = []check{
 		run: func(s *session) {
 			s.handshake()
 			if pid := s.Welcome.PID; pid <= 0 || !s.Process.InGroup(pid) {
-				s.Fail(fmt.Sprintf("pid %d, which is no process of the worker's", pid), "the worker's own")
+				s.Fail(fmt.Sprintf("pid %d, which is not a process of the worker's", pid), "the worker's own")
 			}
 			s.loadAll()
 			s.finishCheck()

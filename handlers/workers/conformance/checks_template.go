@@ -224,7 +224,7 @@ func loadForked(s *session) {
 	s.Send(helloFrame(s.Announced))
 	s.ExpectWelcome()
 	if pid := s.Welcome.PID; !s.Process.InGroup(pid) {
-		s.FailBy(ruleGreeted, fmt.Sprintf("pid %d in WELCOME, which is no process of the forked worker's", pid), fmt.Sprint(s.Process.PID))
+		s.FailBy(ruleGreeted, fmt.Sprintf("pid %d in WELCOME, which is not a process of the forked worker's", pid), fmt.Sprint(s.Process.PID))
 	}
 	s.loadAll()
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestRulesAreInTheDocument holds that no check asks for what the contract does not say.
+// TestRulesAreInTheDocument checks that each checked rule is in the contract.
 func TestRulesAreInTheDocument(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/worker-protocol.md")
 	if err != nil {
@@ -24,7 +25,7 @@ func TestRulesAreInTheDocument(t *testing.T) {
 	document := strings.Join(strings.Fields(string(text)), " ")
 	rules := []string{
 		driver.RuleSizes, driver.RuleLog, driver.RuleOpen, driver.RuleOne, driver.RuleLogIDs, driver.RuleStats, driver.RuleAlive, driver.RuleImport,
-		driver.RuleLogTo, driver.RuleEnds, driver.RuleOutcome, driver.RuleTwice,
+		driver.RuleLogTo, driver.RuleEnds, driver.RuleOutcome, driver.RuleTwice, driver.RulePart, ruleHead,
 	}
 	for _, c := range allChecks() {
 		rules = append(rules, c.rule)
@@ -36,14 +37,14 @@ func TestRulesAreInTheDocument(t *testing.T) {
 	}
 }
 
-// TestFunctionsAreInTheDocument holds that the document says what each function of a
-// test app does.
+// TestFunctionsAreInTheDocument checks that the document describes each function of a
+// test app.
 func TestFunctionsAreInTheDocument(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/worker-protocol.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range functions {
+	for _, f := range append(slices.Clone(functions), sending, streaming, batchFunction) {
 		if !strings.Contains(string(text), "\n| `"+f+"` |") {
 			t.Errorf("docs/worker-protocol.md does not say what %s does", f)
 		}
@@ -82,8 +83,8 @@ func run(t *testing.T, target Target, options Options) map[string]Result {
 	return out
 }
 
-// TestWorkerOfTheDocument holds that a worker that was written after the document alone
-// passes all that it claims.
+// TestWorkerOfTheDocument checks that a worker that was written only from the document passes all
+// checks for its capabilities.
 func TestWorkerOfTheDocument(t *testing.T) {
 	results := run(t, worker(t, ""), Options{Limit: 2 * time.Minute})
 	for name, r := range results {
@@ -96,8 +97,7 @@ func TestWorkerOfTheDocument(t *testing.T) {
 	}
 }
 
-// TestFaultsAreFound holds that each check that is named here fails for a worker with
-// the fault.
+// TestFaultsAreFound checks that each named check fails for a worker with the fault.
 func TestFaultsAreFound(t *testing.T) {
 	for fault, c := range map[string]struct{ check, why string }{
 		"answers another call":                {"invoke/echo[one]", "a RESULT of 1, which is not in flight"},
@@ -137,6 +137,17 @@ func TestFaultsAreFound(t *testing.T) {
 		"takes properties for attributes":     {"invoke/properties[one]", "the number of attributes was"},
 		"has one value of several":            {"invoke/repeated[one]", "the repeated attribute was"},
 		"forgets states":                      {"state/set[one]", "a RESULT of status 0"},
+		"forgets verdicts":                    {"batch/verdicts[one]", "a RESULT of status 0"},
+		"shuffles batches":                    {"batch/many[one]", "the result of message 0 is"},
+		"forgets outputs":                     {"outputs/sent[one]", "it sent [] and returned"},
+		"shuffles outputs":                    {"outputs/sent[threads]", `it sent ["2" to output 1`},
+		"takes any output":                    {"outputs/unknown[one]", "a RESULT of status 0"},
+		"drops outputs":                       {"outputs/dropped[one]", "it sent [] and returned"},
+		"takes an origin for meta":            {"invoke/origin[one]", ""},
+		"ignores CREDIT":                      {"stream/credit[one]", "nothing more came within"},
+		"needs no CREDIT":                     {"stream/credit[threads]", "a body of"},
+		"repeats its head":                    {"stream/short[one]", "with a head: true"},
+		"sends the whole response again":      {"stream/short[threads]", "a RESULT with"},
 		"ignores SETTINGS":                    {"settings/more[one]", "nothing more came within"},
 		"forks once":                          {"template/parent", "is still"},
 		"stays in the template's group":       {"template/forks[one]", "is in process group"},

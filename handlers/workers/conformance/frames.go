@@ -10,7 +10,7 @@ import (
 )
 
 // daemonCan are the capabilities that HELLO announces to a worker.
-var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat, protocol.CanImports}
+var daemonCan = []string{protocol.CanCancel, protocol.CanLog, protocol.CanSessionState, protocol.CanStats, protocol.CanMeasures, protocol.CanHeartbeat, protocol.CanImports, protocol.CanStream}
 
 // templateCan are the capabilities that HELLO announces to a template.
 var templateCan = append([]string{protocol.CanFork}, daemonCan...)

@@ -41,7 +41,7 @@ func (r *runner) groupChecks() (out [][]int) {
 }
 
 // runGroup runs checks in one process. If one of several fails, an earlier check may be the cause.
-// Then each check is run in a process of its own.
+// Then each check is run in its own process.
 func (r *runner) runGroup(some []int) {
 	if len(some) == 1 {
 		r.results[some[0]] <- r.runAlone(r.todo[some[0]])
@@ -87,7 +87,7 @@ func (r *runner) newSession() *session {
 	return &session{Worker: driver.New(r.reaper, r.limit), target: r.target}
 }
 
-// runAlone runs one check in a process of its own.
+// runAlone runs one check in its own process.
 func (r *runner) runAlone(p planned) Result {
 	s := r.newSession()
 	defer s.Close()

@@ -29,7 +29,7 @@ const (
 	fatal = "Fatal Python error: "
 )
 
-// Process is one child process in a process group of its own.
+// Process is one child process in its own process group.
 type Process struct {
 	*childproc.Process
 	// Conn is the daemon's end of the socket. The caller of Start or ForkProcess closes it.

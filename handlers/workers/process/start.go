@@ -20,7 +20,10 @@ type Starter struct {
 	Reaper  *childproc.Reaper
 	// Confine confines the processes; nil: no confinement.
 	Confine *sandbox.Confinement
-	Log     *slog.Logger
+	// Terminal is the standard input, output and error of the processes that Start starts; nil: they
+	// have no input, and their output is logged.
+	Terminal *os.File
+	Log      *slog.Logger
 
 	forking  sync.Mutex // one fork of a template at a time
 	accounts accounts
@@ -41,7 +44,9 @@ func (s *Starter) Start() (*Process, error) {
 		if err != nil {
 			return nil, box, err
 		}
-		command.Stdout, command.Stderr = stdout, stderr
+		if command.Terminal = s.Terminal; command.Terminal == nil {
+			command.Stdout, command.Stderr = stdout, stderr
+		}
 		started, err := s.Reaper.Start(command)
 		return started, box, err
 	})

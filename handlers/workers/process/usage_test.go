@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a process has read of files is not its own memory.
+// Cached files do not count as a process's own memory.
 func TestAnonymousMemory(t *testing.T) {
 	if _, err := procfs.Self(); err != nil {
 		t.Skip("it is read from /proc, which this system has not")

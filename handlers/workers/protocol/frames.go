@@ -10,8 +10,11 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// withState is the flag of an INVOKE with the session's state before meta.
-const withState = 1
+// The flags of an INVOKE.
+const (
+	withState  = 1 // the session's state comes before meta
+	withOrigin = 2 // the source's own fields come before meta, after the state
+)
 
 // unmeasured is a time in a RESULT that was not measured.
 const unmeasured = math.MaxUint32
@@ -66,10 +69,16 @@ type Invocation struct {
 	Message  *triggers.Message
 	Stateful bool   // it gets its session's state
 	State    []byte // nil if there is none
+	Origin   []byte // the source's own fields, from EncodeOrigin; nil if it gets none
+
+	// Batch are the messages of a call with a batch, and Message is the first of them; nil for
+	// other calls. Origins are the origins of the messages; nil if the function gets none.
+	Batch   []*triggers.Message
+	Origins [][]byte
 }
 
 // InvokeSize returns the size of a message's INVOKE in bytes, as max_frame counts it, without the
-// state of a session.
+// state of a session and without the origin.
 func InvokeSize(m *triggers.Message) int {
 	return 1 + invokeSize + metaSize(m, m.Properties()) + len(m.Body)
 }
@@ -90,6 +99,10 @@ func AppendInvokeHead(out []byte, i *Invocation) []byte {
 		flags |= withState
 		total += 4 + len(i.State)
 	}
+	if i.Origin != nil {
+		flags |= withOrigin
+		total += 4 + len(i.Origin)
+	}
 	out = appendHead(out, Invoke, total)
 	out = binary.LittleEndian.AppendUint32(out, i.ID)
 	out = binary.LittleEndian.AppendUint16(out, i.Function)
@@ -100,6 +113,10 @@ func AppendInvokeHead(out []byte, i *Invocation) []byte {
 	out = binary.LittleEndian.AppendUint32(out, uint32(meta))
 	if i.Stateful {
 		out = appendState(out, i.State)
+	}
+	if i.Origin != nil {
+		out = binary.LittleEndian.AppendUint32(out, uint32(len(i.Origin)))
+		out = append(out, i.Origin...)
 	}
 	return appendMeta(out, m, properties)
 }
@@ -132,7 +149,8 @@ type Reply struct {
 	// sums over its steps; for others, Held is Took.
 	Measured  bool
 	CPU, Held time.Duration
-	Described bool   // properties precede the output; the state precedes both
+	Sent      bool   // messages for named outputs follow the state, if any
+	Described bool   // properties precede the output, after these
 	Payload   []byte // valid as long as the payload of the frame
 }
 
@@ -141,23 +159,24 @@ func ReadResult(payload []byte) (Reply, error) {
 	if len(payload) < resultSize {
 		return Reply{}, protocolError("a RESULT of %d bytes", len(payload))
 	}
-	r := Reply{
-		ID:      binary.LittleEndian.Uint32(payload),
-		Status:  Status(payload[4]),
-		Took:    readMicros(payload[5:]),
-		Payload: payload[resultSize:],
-	}
+	r, err := readStatus(payload[4], len(payload))
+	r.ID, r.Took, r.Payload = binary.LittleEndian.Uint32(payload), readMicros(payload[5:]), payload[resultSize:]
 	if binary.LittleEndian.Uint32(payload[9:]) != unmeasured && binary.LittleEndian.Uint32(payload[13:]) != unmeasured {
 		r.Measured, r.CPU, r.Held = true, readMicros(payload[9:]), readMicros(payload[13:])
 	}
-	if r.Described = r.Status&described != 0; r.Described {
-		r.Status &^= described
-	}
+	return r, err
+}
+
+// readStatus returns a Reply with the status of a RESULT, or of a verdict in it, of size bytes.
+func readStatus(status byte, size int) (Reply, error) {
+	r := Reply{Status: Status(status)}
+	r.Described, r.Sent = r.Status&described != 0, r.Status&sent != 0
+	r.Status &^= described | sent
 	switch {
-	case r.Status > State, r.Described && r.Status != Done && r.Status != State:
-		return r, protocolError("a RESULT of status %d", payload[4])
-	case r.Status != Done && r.Status != State && 1+len(payload) > MaxOutcome:
-		return r, protocolError("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+len(payload), MaxOutcome)
+	case r.Status > Batch, (r.Described || r.Sent) && r.Status != Done && r.Status != State:
+		return r, protocolError("a RESULT of status %d", status)
+	case r.Status != Done && r.Status != State && r.Status != Batch && 1+size > MaxOutcome:
+		return r, protocolError("a RESULT of status %d and %d bytes, where %d are the most", r.Status, 1+size, MaxOutcome)
 	}
 	return r, nil
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// cut is a frame as the reference sees it.
+// cut is a frame as the reference implementation reads it.
 type cut struct {
 	kind    Kind
 	payload string
 }
 
-// cutAll cuts frames in the simplest way. wrong says that what follows is no frame.
+// cutAll cuts frames in the simplest way. wrong reports that no frame follows.
 func cutAll(data []byte, maximum int) (frames []cut, wrong bool) {
 	for len(data) >= 4 {
 		length := int(binary.LittleEndian.Uint32(data))
@@ -43,7 +43,7 @@ func cutAll(data []byte, maximum int) (frames []cut, wrong bool) {
 	return frames, false
 }
 
-// feed gives a parser data in pieces whose sizes are those of pieces, in turn.
+// feed feeds a parser data in pieces, cycling through the given sizes.
 func feed(t *testing.T, p *Parser, data, pieces []byte) (frames []cut, err error) {
 	given := 0
 	for at := 0; given < len(data); at++ {
@@ -75,8 +75,8 @@ func feed(t *testing.T, p *Parser, data, pieces []byte) (frames []cut, err error
 	return frames, nil
 }
 
-// FuzzParser holds that frames are the same however they come, and that their lengths
-// take no memory.
+// FuzzParser checks that frames do not depend on how they are divided, and that no memory is
+// reserved for their announced lengths.
 func FuzzParser(f *testing.F) {
 	good := AppendCancel(AppendDrain(nil), 7)
 	good = AppendInvoke(good, &Invocation{Message: &triggers.Message{ID: "m", Body: []byte("body"), Attributes: map[string]string{"a": "b"}}})
@@ -99,7 +99,7 @@ func FuzzParser(f *testing.F) {
 	})
 }
 
-// FuzzDecode holds that what a worker's JSON says is bounded, whatever it is.
+// FuzzDecode checks that the values in any worker's JSON are bounded.
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
 		`{"protocol":3,"pid":1,"language":"x","version":"1","capabilities":["log"]}`,
@@ -156,7 +156,28 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzResult holds that a RESULT is read within its bounds.
+// FuzzPart checks that a PART is read within its bounds.
+func FuzzPart(f *testing.F) {
+	f.Add([]byte{1, 0, 0, 0, 0, 'x'})
+	f.Add([]byte{1, 0, 0, 0, 3, 2, 0, 0, 0, '{', '}', 'x'})
+	f.Add(append([]byte{1, 0, 0, 0, 1, 40, 0, 0, 0}, `{"status":200,"headers":[["a","b"],["a"]]}x`...))
+	f.Add([]byte{1, 0, 0, 0, 1, 0xFF, 0xFF, 0xFF, 0xFF, 'x'})
+	f.Add([]byte{1, 0, 0, 0, 4})
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		p, err := ReadPart(payload)
+		if err != nil {
+			if !errors.Is(err, ErrProtocol) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if len(p.Body) > len(payload)-5 || p.Head == nil && len(p.Body) != len(payload)-5 || p.Head != nil && p.Head.Properties()[triggers.HTTPStatus] == "" {
+			t.Fatalf("%+v of %x", p, payload)
+		}
+	})
+}
+
+// FuzzResult checks that a RESULT is read within its bounds.
 func FuzzResult(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 0, 9, 0, 0, 0, 'x'})
 	f.Add([]byte{1, 0, 0, 0, 5, 9, 0, 0, 0, 1, 0, 0, 0, 's', 'o'})
@@ -165,6 +186,14 @@ func FuzzResult(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 6, 0, 0, 0, 0})
 	f.Add(append([]byte{1, 0, 0, 0, 128, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 'n', 1, 0, 0, 0}, "vout"...))
 	f.Add(append([]byte{1, 0, 0, 0, 128, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 'n', 1, 0, 0, 0}, "vout"...))
+	for _, status := range []Status{sent | Done, sent | described | Done, sent | State, sent | NotTried} {
+		head := append([]byte{1, 0, 0, 0, byte(status)}, make([]byte, 12)...)
+		section := AppendSent(nil, []Sent{{Output: 1, Properties: triggers.Properties{"n": "v"}, Body: []byte("one")}, {Output: 0xFFFF, Body: []byte{}}})
+		f.Add(append(slices.Concat(head, section), "plain"...))
+		f.Add(slices.Concat(head, section[:len(section)-1]))
+		section[0]--
+		f.Add(slices.Concat(head, section))
+	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		r, err := ReadResult(payload)
 		if err != nil {
@@ -175,6 +204,10 @@ func FuzzResult(f *testing.F) {
 		}
 		if r.Status > State || r.Took < 0 || len(r.Payload) != len(payload)-resultSize || r.ID != binary.LittleEndian.Uint32(payload) {
 			t.Fatalf("%+v of %x", r, payload)
+		}
+		if r.Sent {
+			checkSent(t, r.Payload)
+			return
 		}
 		if r.Described {
 			all, output, err := CutProperties(r.Payload)
@@ -199,8 +232,30 @@ func FuzzResult(f *testing.F) {
 	})
 }
 
-// FuzzInvoke holds that what AppendInvoke writes is what the document says, and as
-// large as Size says.
+// checkSent checks that messages for named outputs are read within their bounds, and that
+// AppendSent restores them.
+func checkSent(t *testing.T, payload []byte) {
+	all, rest, err := CutSent(payload)
+	if err != nil {
+		if !errors.Is(err, ErrProtocol) {
+			t.Fatal(err)
+		}
+		return
+	}
+	if again := AppendSent(nil, all); len(again)+len(rest) > len(payload) { // a name may come twice
+		t.Fatalf("%d bytes of %d", len(again)+len(rest), len(payload))
+	}
+	got, none, err := CutSent(AppendSent(nil, all))
+	same := slices.EqualFunc(got, all, func(a, b Sent) bool {
+		return a.Output == b.Output && maps.Equal(a.Properties, b.Properties) && bytes.Equal(a.Body, b.Body)
+	})
+	if err != nil || none != nil || !same {
+		t.Fatalf("%+v, want %+v (%v)", got, all, err)
+	}
+}
+
+// FuzzInvoke checks that AppendInvoke writes what the document specifies, with the length that Size
+// returns.
 func FuzzInvoke(f *testing.F) {
 	f.Add(uint32(1), uint16(2), 3, int64(4), int64(5), "id", "subject", "key", "name", "value", []byte("body"), []byte("state"), true)
 	f.Add(uint32(7), uint16(2), 3, int64(4), int64(5), "id", "subject", "key", "other-name", "value", []byte("odd"), []byte("state"), true)
@@ -211,6 +266,11 @@ func FuzzInvoke(f *testing.F) {
 			Attributes: map[string]string{name: value, "other": strings.ToUpper(value)},
 		}
 		i := &Invocation{ID: id, Function: function, Deadline: moment(deadline), Message: m, Stateful: stateful, State: state}
+		more := 0
+		if len(name)%2 == 1 {
+			i.Origin = []byte(value)
+			more = 4 + len(value)
+		}
 		out := AppendInvoke(AppendCancel(nil, 1), i)[9:]
 		frames, wrong := cutAll(out, DefaultMax)
 		if wrong || len(frames) != 1 || frames[0].kind != Invoke {
@@ -224,7 +284,7 @@ func FuzzInvoke(f *testing.F) {
 				t.Fatalf("%v of %x", frames, out)
 			}
 		}
-		if size := len(out) - 4; !stateful && size != InvokeSize(m) || stateful && size != InvokeSize(m)+4+len(state) {
+		if size := len(out) - 4 - more; !stateful && size != InvokeSize(m) || stateful && size != InvokeSize(m)+4+len(state) {
 			t.Fatalf("%d bytes, where Size says %d", size, InvokeSize(m))
 		}
 		texts := []string{message, subject, key}
@@ -248,7 +308,7 @@ func FuzzInvoke(f *testing.F) {
 	})
 }
 
-// moment is a time in µs, as messages and deadlines have it.
+// moment is a time in µs, as in messages and deadlines.
 func moment(us int64) time.Time {
 	if us == 0 {
 		return time.Time{}
@@ -272,7 +332,7 @@ func checkInvoke(payload string, i *Invocation, texts []string) error {
 		return fmt.Errorf("enqueued %d, deadline %d", enqueued, deadline)
 	}
 	meta := int(u32())
-	if (flags == withState) != i.Stateful || flags > withState {
+	if (flags&withState != 0) != i.Stateful || (flags&withOrigin != 0) != (i.Origin != nil) || flags > withState|withOrigin {
 		return fmt.Errorf("flags %d", flags)
 	}
 	if i.Stateful {
@@ -284,6 +344,11 @@ func checkInvoke(payload string, i *Invocation, texts []string) error {
 			if state := take(int(n)); !bytes.Equal(state, i.State) {
 				return fmt.Errorf("the state %x", state)
 			}
+		}
+	}
+	if i.Origin != nil {
+		if origin := take(int(u32())); !bytes.Equal(origin, i.Origin) {
+			return fmt.Errorf("the origin %q", origin)
 		}
 	}
 	end := len(in) - meta

@@ -80,7 +80,16 @@ func CutProperties(payload []byte) (all triggers.Properties, output []byte, err 
 	if uint64(n) > uint64(len(rest)) {
 		return nil, nil, protocolError("properties of %d bytes in a RESULT of %d", n, len(payload))
 	}
-	pairs, output := rest[:n], rest[n:]
+	if all, err = readPairs(rest[:n]); err != nil {
+		return nil, nil, err
+	}
+	if output = rest[n:]; output == nil {
+		output = []byte{}
+	}
+	return all, output, nil
+}
+
+func readPairs(pairs []byte) (all triggers.Properties, err error) {
 	all = make(triggers.Properties)
 	for len(pairs) > 0 {
 		var name, value string
@@ -88,14 +97,11 @@ func CutProperties(payload []byte) (all triggers.Properties, output []byte, err 
 			value, pairs, err = cutText(pairs)
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		all[name] = value
 	}
-	if output == nil {
-		output = []byte{}
-	}
-	return all, output, nil
+	return all, nil
 }
 
 func cutText(from []byte) (text string, rest []byte, err error) {

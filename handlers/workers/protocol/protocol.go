@@ -26,6 +26,7 @@ const (
 	Drain  Kind = 5
 	Fork   Kind = 6
 	Set    Kind = 7
+	Credit Kind = 8
 )
 
 // The frames that a worker sends.
@@ -41,11 +42,12 @@ const (
 	Alive    Kind = 73
 	Replace  Kind = 74
 	Imported Kind = 75
+	Part     Kind = 76
 )
 
 var names = map[Kind]string{
-	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS",
-	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE", Imported: "IMPORTED",
+	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS", Credit: "CREDIT",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE", Imported: "IMPORTED", Part: "PART",
 }
 
 func (k Kind) String() string {
@@ -68,6 +70,11 @@ const (
 	CanBlocked      = "blocked"       // BLOCKED reports blocks of the event loop
 	CanHeartbeat    = "heartbeat"     // a worker sends ALIVE every second
 	CanImports      = "imports"       // a worker reports the files that it has loaded by IMPORTED
+	CanOutputs      = "outputs"       // functions send messages to named outputs
+	CanOrigin       = "origin"        // functions get the source's own fields of a message
+	CanAzure        = "azure"         // a worker runs the functions of function apps
+	CanStream       = "stream"        // responses are sent in parts, by PART, as CREDIT allows
+	CanBatch        = "batch"         // functions take batches of messages
 )
 
 // Status is how a call ended.
@@ -81,9 +88,12 @@ const (
 	Retry    Status = 3
 	NotTried Status = 4
 	State    Status = 5 // done, with a new state for the session
+	Batch    Status = 6 // a verdict on each message of a batch
 
-	// described is added to Done and State if the result has properties.
+	// described is added to Done and State if the result has properties, and sent if the function
+	// sends messages to named outputs.
 	described Status = 128
+	sent      Status = 64
 )
 
 // The maximum frame sizes, in bytes of type and payload.
@@ -160,8 +170,22 @@ type Function struct {
 	Name     string `json:"name"`
 	Module   string `json:"module"`
 	Function string `json:"function"`
-	// Results sets the handling of its results; omitted if they are sent.
+	// Results sets the handling of its results; omitted if they are sent. Messages for named
+	// outputs are sent in any case.
 	Results Results `json:"results,omitempty"`
+	// Outputs are the names of its named outputs, in the order of the configuration. A worker with
+	// CanOutputs is required.
+	Outputs []string `json:"outputs,omitempty"`
+	// Origin requests the source's own fields of each message. A worker with CanOrigin is required.
+	Origin bool `json:"origin,omitempty"`
+	// Azure describes a function of a function app, as docs/worker-protocol.md defines it; nil for
+	// other functions. A worker with CanAzure is required.
+	Azure json.RawMessage `json:"azure,omitempty"`
+	// Reply is set if its results answer requests whose senders wait: they may be sent in parts.
+	Reply bool `json:"reply,omitempty"`
+	// Batch is the maximum number of messages of a call; 0: the function takes one message, not a
+	// batch. A worker with CanBatch is required.
+	Batch int `json:"batch,omitempty"`
 }
 
 // Results is the handling of a function's results.
@@ -175,7 +199,7 @@ const (
 
 // ReadyFrame reports that the code is loaded.
 type ReadyFrame struct {
-	// Functions are those of LOAD, in the same order.
+	// Functions are the functions of LOAD, in the same order.
 	Functions []struct {
 		Name string `json:"name"`
 		Kind string `json:"kind"` // sync or async
@@ -225,6 +249,8 @@ type LogFrame struct {
 	Level  string `json:"level"`
 	Logger string `json:"logger"`
 	Text   string `json:"text"`
+	// Invocation is the ID of the call that the function knows, in a function app; empty elsewhere.
+	Invocation string `json:"invocation,omitempty"`
 }
 
 // StatsFrame has a worker's measurements since its last STATS.

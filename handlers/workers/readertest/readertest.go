@@ -39,12 +39,14 @@ func Fuzz(f *testing.F, reader Reader) {
 	message := &triggers.Message{ID: "m", Subject: "s", Attempt: 3, Body: []byte("body"), Attributes: map[string]string{"a": "b"}, Enqueued: time.UnixMicro(12345)}
 	invoke := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 7, Function: 1, Message: message})
 	stateful := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 8, Message: message, Stateful: true, State: []byte("state"), Deadline: time.UnixMicro(67890)})
+	both := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 6, Message: message, Stateful: true, State: []byte("state"), Origin: []byte(`{"Id":"m"}`)})
+	origin := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 5, Function: 1, Message: message, Origin: []byte(`{}`)})
 	none := protocol.AppendInvoke(nil, &protocol.Invocation{ID: 9, Message: message, Stateful: true})
 	load, err := protocol.AppendJSON(nil, protocol.Load, protocol.LoadFrame{App: "/app"})
 	if err != nil {
 		f.Fatal(err)
 	}
-	all := slices.Concat(invoke, protocol.AppendCancel(nil, 7), stateful, none, protocol.AppendDrain(nil))
+	all := slices.Concat(invoke, protocol.AppendCancel(nil, 7), protocol.AppendCredit(nil, 7, 65536), stateful, none, both, origin, protocol.AppendDrain(nil))
 	f.Add(all, []byte{}, uint32(1<<20), uint16(2), byte(0))
 	f.Add(all, []byte{1}, uint32(1<<20), uint16(2), byte(0))
 	f.Add(all, []byte{1, 40, 0}, uint32(1<<20), uint16(1), byte(0))
@@ -61,12 +63,15 @@ func Fuzz(f *testing.F, reader Reader) {
 		f.Add(slices.Concat(invoke, wrong), []byte{}, uint32(1<<20), uint16(2), byte(0))
 		f.Add(wrong, []byte{1}, uint32(1<<20), uint16(2), byte(0))
 	}
-	for _, at := range []int{11, 33, 37} { // flags, the length of meta, the length of the state
-		bad := slices.Clone(stateful)
+	for _, at := range []int{11, 33, 37, 46} { // flags, the length of meta, of the state and of the origin
+		bad := slices.Clone(both)
 		bad[at] = 0xFF
 		f.Add(bad, []byte{}, uint32(1<<20), uint16(2), byte(0))
 	}
 	f.Fuzz(func(t *testing.T, data, pieces []byte, maximum uint32, functions uint16, due byte) {
+		if due != byte(protocol.Hello) && due != byte(protocol.Load) {
+			due = 0 // no other frame of JSON is ever expected
+		}
 		how := reading{maximum % (4 << 20), functions, protocol.Kind(due), reader.Plain}
 		var sizes []uint16
 		for _, n := range pieces[:min(len(pieces), 100)] {
@@ -126,7 +131,7 @@ func expected(r reading, data []byte) (said []string) {
 			}
 		}
 	}
-	if len(rest) > 4 && !r.isDue(protocol.Kind(rest[4])) && !slices.Contains([]protocol.Kind{protocol.Invoke, protocol.Cancel, protocol.Drain}, protocol.Kind(rest[4])) {
+	if len(rest) > 4 && !r.isDue(protocol.Kind(rest[4])) && !slices.Contains([]protocol.Kind{protocol.Invoke, protocol.Cancel, protocol.Credit, protocol.Drain}, protocol.Kind(rest[4])) {
 		return append(said, "wrong") // the frame need not be complete
 	}
 	return append(said, "end")
@@ -136,6 +141,8 @@ func expectedFrame(r reading, kind protocol.Kind, payload []byte) string {
 	switch {
 	case kind == protocol.Cancel && len(payload) == 4:
 		return fmt.Sprint("cancel ", binary.LittleEndian.Uint32(payload))
+	case kind == protocol.Credit && len(payload) == 8:
+		return fmt.Sprint("credit ", binary.LittleEndian.Uint32(payload), " ", binary.LittleEndian.Uint32(payload[4:]))
 	case kind == protocol.Drain && len(payload) == 0:
 		return "drain"
 	case kind == protocol.Invoke:
@@ -166,6 +173,17 @@ func expectedInvoke(r reading, payload []byte) string {
 			rest = rest[n:]
 		}
 	}
+	var origin []byte
+	if flags&2 != 0 {
+		if len(rest) < 4 {
+			return "wrong"
+		}
+		n := binary.LittleEndian.Uint32(rest)
+		if rest = rest[4:]; uint64(n) > uint64(len(rest)) {
+			return "wrong"
+		}
+		origin, rest = rest[:n], rest[n:]
+	}
 	if uint64(meta) > uint64(len(rest)) || function >= r.functions {
 		return "wrong"
 	}
@@ -177,8 +195,8 @@ func expectedInvoke(r reading, payload []byte) string {
 		}
 		return strconv.FormatInt(us, 10)
 	}
-	return fmt.Sprintf("invoke %d %d %d %s %s %d %d %d %d", id, function, u32(8), moment(12), moment(20),
-		meta, crc32.ChecksumIEEE(rest[:meta]), len(body), crc32.ChecksumIEEE(body))
+	return fmt.Sprintf("invoke %d %d %d %s %s %d %d %d %d %d %d", id, function, u32(8), moment(12), moment(20),
+		meta, crc32.ChecksumIEEE(rest[:meta]), len(body), crc32.ChecksumIEEE(body), len(origin), crc32.ChecksumIEEE(origin))
 }
 
 // harness is a process that reads cases with the worker's own code. It is started with the first

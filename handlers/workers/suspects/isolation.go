@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,12 +15,27 @@ import (
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
+// Config configures a Registry. TakeSpare and ReturnSpare are optional.
+type Config struct {
+	Functions []worker.Function
+	// Start starts an isolated worker. Its error is a handlers.ErrNotTried.
+	Start func() (*worker.Worker, error)
+	// TakeSpare returns a worker that has been started before; nil if there is none. Messages that are
+	// known to kill their worker do not get it.
+	TakeSpare func() *worker.Worker
+	// ReturnSpare receives each worker that has no more messages, unless its messages were known to
+	// kill. If it returns false, the worker is stopped.
+	ReturnSpare func(*worker.Worker) (kept bool)
+	// StartTimeout bounds the loading of the code.
+	StartTimeout time.Duration
+	Log          *slog.Logger
+}
+
 // isolation runs messages alone. Each lane has its own worker, and runs one message at a time. So a
 // message that kills its worker is distinguished from those that were in flight with it, and
 // kills no other worker.
 type isolation struct {
-	start        func() (*worker.Worker, error)
-	startTimeout time.Duration
+	cfg *Config
 
 	lanes   chan *worker.Worker // the free lanes: each is its worker, nil if it has none
 	queued  atomic.Int64        // messages that run or wait for a lane
@@ -29,6 +45,7 @@ type isolation struct {
 
 	mu      sync.Mutex
 	workers []*worker.Worker // those that are ready
+	cohorts map[*worker.Worker]*cohort
 }
 
 const (
@@ -42,8 +59,8 @@ const (
 	returnLimit = 10 * time.Second
 )
 
-func newIsolation(lanes int, start func() (*worker.Worker, error), startTimeout time.Duration) *isolation {
-	i := &isolation{start: start, startTimeout: startTimeout, lanes: make(chan *worker.Worker, lanes)}
+func newIsolation(lanes int, cfg *Config) *isolation {
+	i := &isolation{cfg: cfg, lanes: make(chan *worker.Worker, lanes), cohorts: make(map[*worker.Worker]*cohort)}
 	for range lanes {
 		i.lanes <- nil
 	}
@@ -57,14 +74,14 @@ func (i *isolation) readyWorkers() []*worker.Worker {
 	return slices.Clone(i.workers)
 }
 
-// tryAlone tries a message alone until it has a result of its own, or until again returns false for
+// tryAlone tries a message alone until it has its own result, or until again returns false for
 // the loss of the worker. Its error is a handlers.ErrRunAgain if the time of the message was up
-// before a worker was ready.
-func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]byte, error), again func(*worker.Loss) bool) (output []byte, err error) {
+// before a worker was ready. more is set if further messages follow soon, for which the worker stays.
+func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]byte, error), more bool, again func(*worker.Loss) bool) (output []byte, err error) {
 	i.queued.Add(1)
 	i.waiting.Add(1)
 	defer i.waiting.Done()
-	defer func() { i.leaveQueue(errors.Is(err, handlers.ErrRunAgain)) }()
+	defer func() { i.leaveQueue(more || errors.Is(err, handlers.ErrRunAgain)) }()
 	var w *worker.Worker
 	select {
 	case w = <-i.lanes:
@@ -76,9 +93,7 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 		if w, err = i.ensureUsable(ctx, w); err != nil {
 			return nil, err
 		}
-		if attempt, is := ctx.(handlers.Renewable); is {
-			attempt.Renew() // the message has waited for others
-		}
+		renewTime(ctx)
 		output, err = try(w)
 		var lost *worker.Loss
 		if !errors.As(err, &lost) {
@@ -90,8 +105,15 @@ func (i *isolation) tryAlone(ctx context.Context, try func(*worker.Worker) ([]by
 	}
 }
 
-// leaveQueue stops the isolated workers after the last message. If that one returns, they continue
-// to load the code: otherwise it would never run if loading takes longer than its timeout.
+// renewTime renews the time of a message that has waited for others.
+func renewTime(ctx context.Context) {
+	if attempt, is := ctx.(handlers.Renewable); is {
+		attempt.Renew()
+	}
+}
+
+// leaveQueue stops the isolated workers after the last message, later if it returns or others
+// follow: otherwise it would never run if loading the code takes longer than its timeout.
 func (i *isolation) leaveQueue(returns bool) {
 	switch {
 	case i.queued.Add(-1) > 0:
@@ -120,7 +142,7 @@ func (i *isolation) stopIdle() {
 	}
 }
 
-// stopWorker ends an isolated worker, if there is one.
+// stopWorker ends an isolated worker, if there is one, unless it becomes the spare worker.
 func (i *isolation) stopWorker(w *worker.Worker) {
 	if w == nil {
 		return
@@ -128,7 +150,20 @@ func (i *isolation) stopWorker(w *worker.Worker) {
 	i.mu.Lock()
 	i.workers = slices.DeleteFunc(i.workers, func(other *worker.Worker) bool { return other == w })
 	i.mu.Unlock()
-	w.Stop()
+	if i.cfg.ReturnSpare == nil || !i.cfg.ReturnSpare(w) {
+		w.Stop()
+	}
+}
+
+// startWorker takes the spare worker, or starts one.
+func (i *isolation) startWorker() (*worker.Worker, error) {
+	if i.cfg.TakeSpare != nil {
+		if w := i.cfg.TakeSpare(); w != nil {
+			i.cfg.Log.Debug("the spare worker runs messages whose worker died", "worker", w.Process.PID)
+			return w, nil
+		}
+	}
+	return i.cfg.Start()
 }
 
 // ensureUsable waits until a lane's worker is usable, and starts one if there is none. It returns
@@ -141,14 +176,14 @@ func (i *isolation) ensureUsable(ctx context.Context, w *worker.Worker) (*worker
 	if w == nil || w.IsFinished() {
 		i.stopWorker(w)
 		var err error
-		if w, err = i.start(); err != nil {
+		if w, err = i.startWorker(); err != nil {
 			return nil, err
 		}
 		i.mu.Lock()
 		i.workers = append(i.workers, w)
 		i.mu.Unlock()
 	}
-	limit := time.NewTimer(time.Until(w.Started.Add(i.startTimeout)))
+	limit := time.NewTimer(time.Until(w.Started.Add(i.cfg.StartTimeout)))
 	defer limit.Stop()
 	select {
 	case <-w.Loaded:
@@ -159,7 +194,7 @@ func (i *isolation) ensureUsable(ctx context.Context, w *worker.Worker) (*worker
 	case <-w.Gone:
 		return w, errors.Join(w.Reason, handlers.ErrNotTried)
 	case <-limit.C:
-		err := fmt.Errorf("the code did not load within %v: %w", i.startTimeout, handlers.ErrNotTried)
+		err := fmt.Errorf("the code did not load within %v: %w", i.cfg.StartTimeout, handlers.ErrNotTried)
 		w.Kill(process.CauseStart, err)
 		return w, err
 	case <-ctx.Done():

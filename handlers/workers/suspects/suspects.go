@@ -30,9 +30,8 @@ const (
 	// maxAlone is the bound in total: a message that runs alone loses time only if the machine is
 	// suspended.
 	maxAlone = 8
-	// maxForgiven is how often a message that runs alone may lose its worker to a SIGKILL or
-	// SIGSTOP from outside before it is considered the cause. The loss because of which it runs alone
-	// does not count.
+	// maxForgiven is how often the worker of a message that runs alone may stop or hang before the
+	// message is considered the cause. The loss because of which it runs alone does not count.
 	maxForgiven = 1
 )
 
@@ -65,13 +64,14 @@ type Registry struct {
 	order   []Message // the oldest first
 }
 
-// New returns a registry without records. start starts a worker for messages that run
-// alone; its error is a handlers.ErrNotTried. startTimeout bounds the loading of the code.
-func New(functions []worker.Function, start func() (*worker.Worker, error), startTimeout time.Duration, log *slog.Logger) *Registry {
+// New returns a registry without records.
+func New(cfg Config) *Registry {
+	killers := cfg
+	killers.TakeSpare, killers.ReturnSpare = nil, nil
 	return &Registry{
-		functions: functions, log: log,
-		unproven: newIsolation(suspectLanes, start, startTimeout),
-		killers:  newIsolation(killerLanes, start, startTimeout),
+		functions: cfg.Functions, log: cfg.Log,
+		unproven: newIsolation(suspectLanes, &cfg),
+		killers:  newIsolation(killerLanes, &killers),
 	}
 }
 
@@ -124,9 +124,11 @@ func (s *Registry) MarkKiller(m Message) {
 	s.changeRecord(m, func(r *Record) { r.Killer = true })
 }
 
-// MarkSuspect records that a message may have killed or blocked its worker.
-func (s *Registry) MarkSuspect(m Message) {
-	s.changeRecord(m, func(r *Record) { r.mustRunAlone = true })
+// MarkSuspect records that messages may have killed or blocked their worker.
+func (s *Registry) MarkSuspect(messages ...Message) {
+	for _, m := range messages {
+		s.changeRecord(m, func(r *Record) { r.mustRunAlone = true })
+	}
 }
 
 // clearRecord deletes the record of a message that has run alone and killed nothing.
@@ -151,7 +153,7 @@ func (s *Registry) clearRecord(m Message, done bool) {
 	s.records.Store(&next)
 }
 
-// RunAlone runs a message in a worker of its own, and records whether the message killed it. try
+// RunAlone runs a message in its own worker, and records whether the message killed it. try
 // runs it on a worker; its error is a *worker.Loss if the worker was lost.
 func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Worker) ([]byte, error)) ([]byte, error) {
 	in := s.unproven
@@ -159,12 +161,12 @@ func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Wor
 		in = s.killers
 	}
 	forgiven := 0
-	output, err := in.tryAlone(ctx, try, func(lost *worker.Loss) (again bool) {
+	output, err := in.tryAlone(ctx, try, false, func(lost *worker.Loss) (again bool) {
 		switch {
 		case lost.Again:
-		case lost.Outside && forgiven < maxForgiven && !s.RecordOf(m).Killer:
+		case lost.Outside && lost.Worker.Cause == process.CauseHung && forgiven < maxForgiven && !s.RecordOf(m).Killer:
 			forgiven++
-			s.log.Warn("an isolated worker was killed from outside, stopped or hung; its message runs again without using an attempt", "function", s.functionName(m), "message", m.ID)
+			s.log.Warn("an isolated worker was stopped or hung; its message runs again without using an attempt", "function", s.functionName(m), "message", m.ID)
 		default:
 			s.MarkKiller(m)
 			s.log.Error("this message kills its worker", "function", s.functionName(m), "message", m.ID, "error", lost.Err)
@@ -176,6 +178,30 @@ func (s *Registry) RunAlone(ctx context.Context, m Message, try func(*worker.Wor
 		s.clearRecord(m, err == nil)
 	}
 	return output, err
+}
+
+// RunCohort runs a message again in an isolated worker, together with the others that were in flight
+// when their worker was killed from outside. If that worker is lost, too, the error is a *worker.Loss.
+func (s *Registry) RunCohort(ctx context.Context, m Message, lost *worker.Loss, try func(*worker.Worker) ([]byte, error)) ([]byte, error) {
+	s.MarkSuspect(m)
+	output, err := s.unproven.tryCohort(ctx, lost.Worker, try)
+	var more *worker.Loss
+	if isLoss := errors.As(err, &more); isLoss && more.Again || !isLoss && !errors.Is(err, handlers.ErrNotTried) {
+		s.clearRecord(m, err == nil)
+	}
+	return output, err
+}
+
+// RunTogether runs a batch of suspected messages in its own worker. try is as for RunAlone. If the
+// worker is lost because of the batch, the error is the cause, and the messages remain suspects.
+func (s *Registry) RunTogether(ctx context.Context, batch []Message, try func(*worker.Worker) ([]byte, error)) error {
+	_, err := s.unproven.tryAlone(ctx, try, true, func(lost *worker.Loss) (again bool) { return lost.Again })
+	if err == nil {
+		for _, m := range batch {
+			s.clearRecord(m, true)
+		}
+	}
+	return err
 }
 
 func (s *Registry) functionName(m Message) string { return s.functions[m.Function].Name }

@@ -13,7 +13,9 @@ import (
 )
 
 func newRegistry(start func() (*worker.Worker, error)) *Registry {
-	return New([]worker.Function{{Name: "f"}, {Name: "g"}}, start, time.Minute, slog.New(slog.DiscardHandler))
+	return New(Config{
+		Functions: []worker.Function{{Name: "f"}, {Name: "g"}}, Start: start, StartTimeout: time.Minute, Log: slog.New(slog.DiscardHandler),
+	})
 }
 
 func TestRecords(t *testing.T) {
@@ -65,8 +67,8 @@ func TestRecordsAreBounded(t *testing.T) {
 	}
 }
 
-// A call whose worker is gone without a fault of its own runs again, and is charged nothing;
-// one that blocked its worker, or may have, runs alone.
+// A call whose worker ended through no fault of the call runs again without using an attempt. A
+// call that blocked its worker, or may have, runs alone.
 func TestSpare(t *testing.T) {
 	gone := errors.New("gone")
 	for name, test := range map[string]struct {
@@ -92,7 +94,7 @@ func TestSpare(t *testing.T) {
 	}
 }
 
-// A message that cannot run alone, since no worker starts or its time is up, keeps its record.
+// A message that cannot run alone, because no worker starts or its time is up, keeps its record.
 func TestAloneWithoutAWorker(t *testing.T) {
 	refused := errors.Join(errors.New("no process"), handlers.ErrNotTried)
 	r := newRegistry(func() (*worker.Worker, error) { return nil, refused })

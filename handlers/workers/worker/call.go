@@ -10,6 +10,11 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
+// longCall is the duration from which on no message is queued in a worker, however many threads
+// it has. A round trip takes less than a hundredth of such a call, while a queued message would
+// keep its lease for up to a whole call before it runs.
+const longCall = 100 * time.Millisecond
+
 // excuseShare sets how much of a call's time other calls must have taken for the call not to be
 // charged: one part in share.
 const excuseShare = 10
@@ -23,9 +28,14 @@ type Call struct {
 	cancelReported bool          // the end of ctx was reported; guarded by the worker's mu, as are the following
 	lostAtSubmit   time.Duration // the worker's lost time at its submission
 	causedLoss     time.Duration // the part of later lost time that the call itself caused
+	waited         time.Duration // how long it waited in the worker behind others; known once it has a result
 	to             handlers.ResultSink
 	follow         Follow
 	replies        chan Reply
+	stream         *responseStream // the response, if the worker sends it in parts; guarded by the worker's mu
+
+	// BatchResult receives the result of a call with a batch.
+	BatchResult *handlers.BatchResult
 }
 
 // Follow handles a call whose first reply is not its result. It runs on its own goroutine, and
@@ -81,15 +91,25 @@ func (c *Call) passReply(w *Worker, r Reply) {
 	}
 }
 
-// IsExcused reports whether the call timed out because other calls had taken its time. w is its
-// worker.
+// passLastReply passes on the worker's last reply, after the response if the worker sends that in
+// parts.
+func (c *Call) passLastReply(w *Worker, r Reply) {
+	if c.stream != nil {
+		c.stream.endWith(r)
+		return
+	}
+	c.passReply(w, r)
+}
+
+// IsExcused reports whether the call timed out because other calls had taken its time: they blocked
+// the worker, or the call waited behind them. w is its worker.
 func (c *Call) IsExcused(w *Worker, now time.Time) bool {
 	if c.Deadline.IsZero() || now.Before(c.Deadline) {
 		return false
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	others := w.lost.totalUntil(now) - c.lostAtSubmit - c.causedLoss
+	others := max(w.lost.totalUntil(now)-c.lostAtSubmit-c.causedLoss, c.waited)
 	if w.lost.block.causedBy(c) {
 		others -= w.lost.block.durationAt(now)
 	}

@@ -61,23 +61,25 @@ func (r *reader) run() {
 		state, w.Cause = w.Process.HowEnded()
 		w.Reason = &handlers.Failure{Summary: "the worker process died: " + state, Detail: w.Process.LastLines()}
 	}
+	w.LostCalls = len(lost)
 	w.inFlight.Store(0)
 	w.group.removeWorker(w)
 	close(w.Gone)
 	loss := Loss{
 		Err:     w.Reason,
+		Worker:  w,
 		Again:   why != nil && w.Cause != process.CauseHung || w.Cause == process.CauseReaper,
 		Alone:   len(lost) == 1,
 		Known:   culprit != nil,
 		Suspect: why != nil && w.Cause == process.CauseTimeout && culprit == nil && (block != nil || silent),
-		Outside: w.Cause == process.CauseMemory || w.Cause == process.CauseHung,
+		Outside: w.Cause == process.CauseMemory || w.Cause == process.CauseOOM || w.Cause == process.CauseHung,
 	}
 	for _, c := range lost {
 		own := loss
 		if c == culprit {
 			own.Err, own.Culprit = blames, true
 		}
-		c.passReply(w, Reply{Lost: &own})
+		c.passLastReply(w, Reply{Lost: &own})
 	}
 	w.group.cfg.Changed()
 }

@@ -29,7 +29,7 @@ func (w *Worker) ForkProcess(temporary string, files []*os.File) (pid int, err e
 	}
 	frame := protocol.AppendFork(nil, temporary)
 	if n, _, err := conn.WriteMsgUnix(frame, unix.UnixRights(rights...), nil); err != nil || n != len(frame) {
-		return 0, fmt.Errorf("asking the template, of which %d of %d bytes were written: %w", n, len(frame), err)
+		return 0, fmt.Errorf("writing %d of %d bytes to the template: %w", n, len(frame), err)
 	}
 	limit := time.NewTimer(forkLimit)
 	defer limit.Stop()

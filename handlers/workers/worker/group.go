@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -19,6 +20,17 @@ type Function struct {
 	SessionState bool
 	// Results sets the handling of its results; with the zero value they are sent.
 	Results protocol.Results
+	// Outputs are the names of its named outputs, in the order of the configuration.
+	Outputs []string
+	// Origin passes the source's own fields of each message to it.
+	Origin bool
+	// Azure describes a function of a function app; nil for other functions.
+	Azure json.RawMessage
+	// Reply is set if its results answer requests whose senders wait: the worker may send them in
+	// parts.
+	Reply bool
+	// Batch is the maximum number of messages of a call; 0: it takes one message, not a batch.
+	Batch int
 }
 
 // Settings bound the concurrency in each worker.
@@ -38,7 +50,10 @@ type Config struct {
 	Unmeasured bool
 	// WatchLoop makes workers report blocks of their event loop.
 	WatchLoop bool
-	Log       *slog.Logger
+	// Debugged is set if a debugger may stop a worker: it sends no heartbeats, and its log goes to its
+	// standard output and error.
+	Debugged bool
+	Log      *slog.Logger
 
 	// Settings returns the current settings.
 	Settings func() Settings
@@ -67,6 +82,7 @@ type Config struct {
 type Group struct {
 	cfg     Config
 	average atomic.Int64 // recent average duration of a call, in nanoseconds
+	size    atomic.Int64 // recent average size of a body, in bytes
 
 	mu   sync.Mutex
 	live map[*Worker]struct{}
@@ -122,7 +138,10 @@ func (g *Group) Measures() []Measures {
 }
 
 func (g *Group) helloFrame() protocol.HelloFrame {
-	can := []string{protocol.CanLog, protocol.CanStats, protocol.CanSessionState, protocol.CanFork, protocol.CanHeartbeat}
+	can := []string{protocol.CanStats, protocol.CanSessionState, protocol.CanFork}
+	if !g.cfg.Debugged {
+		can = append(can, protocol.CanLog, protocol.CanHeartbeat)
+	}
 	if !g.cfg.Unmeasured {
 		can = append(can, protocol.CanMeasures)
 	}
@@ -132,6 +151,9 @@ func (g *Group) helloFrame() protocol.HelloFrame {
 	if g.cfg.Imported != nil {
 		can = append(can, protocol.CanImports)
 	}
+	if slices.ContainsFunc(g.cfg.Functions, func(f Function) bool { return f.Reply }) {
+		can = append(can, protocol.CanStream)
+	}
 	return protocol.HelloFrame{Protocol: protocol.Version, MaxFrame: g.cfg.MaxFrame, Capabilities: can}
 }
 
@@ -139,7 +161,13 @@ func (g *Group) loadFrame(template bool) protocol.LoadFrame {
 	now := g.cfg.Settings()
 	l := protocol.LoadFrame{Template: template, App: g.cfg.App, Threads: now.Threads, Coroutines: now.Coroutines}
 	for _, f := range g.cfg.Functions {
-		l.Functions = append(l.Functions, protocol.Function{Name: f.Name, Module: f.Module, Function: f.Function, Results: f.Results})
+		if f.Reply && f.Results == protocol.Dropped {
+			f.Results = "" // the sender of the request gets it, although there is no output
+		}
+		l.Functions = append(l.Functions, protocol.Function{
+			Name: f.Name, Module: f.Module, Function: f.Function, Results: f.Results,
+			Outputs: f.Outputs, Origin: f.Origin, Azure: f.Azure, Reply: f.Reply, Batch: f.Batch,
+		})
 	}
 	return l
 }
@@ -150,11 +178,29 @@ func (g *Group) incompatibilityOf(w *protocol.WelcomeFrame) string {
 		return fmt.Sprintf("the worker has protocol %d, this daemon %d: use a matching worker", w.Protocol, protocol.Version)
 	}
 	for _, f := range g.cfg.Functions {
-		if f.SessionState && !slices.Contains(w.Capabilities, protocol.CanSessionState) {
-			return fmt.Sprintf("function %s has session_state, which the %s worker can not", f.Name, w.Language)
+		for _, need := range f.needs() {
+			if need.needed && !slices.Contains(w.Capabilities, need.capability) {
+				return fmt.Sprintf("function %s needs %s, which the %s worker does not support (capability %s)", f.Name, need.what, w.Language, need.capability)
+			}
 		}
 	}
 	return ""
+}
+
+// need is a capability of workers that a function may need.
+type need struct {
+	needed           bool
+	capability, what string
+}
+
+func (f Function) needs() []need {
+	return []need{
+		{f.SessionState, protocol.CanSessionState, "session_state"},
+		{len(f.Outputs) > 0, protocol.CanOutputs, "named outputs"},
+		{f.Origin, protocol.CanOrigin, "the source's own fields"},
+		{f.Batch > 0, protocol.CanBatch, "batches"},
+		{f.Azure != nil, protocol.CanAzure, "the programming model of Azure Functions"},
+	}
 }
 
 // checkReady compares a READY with the LOAD that it answers.

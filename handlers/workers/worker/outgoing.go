@@ -8,17 +8,22 @@ import (
 
 const (
 	// minLarge is the size from which a body is written without copying it. Smaller ones are
-	// copied into one buffer, which costs less than a longer list of pieces.
-	minLarge = 16 << 10
+	// copied into one buffer, which costs less than a longer list of pieces. With BenchmarkOutgoing,
+	// both cost the same at 1 to 2 KiB.
+	minLarge = 2 << 10
 	// maxSpare is the largest buffer that is reused, in bytes.
 	maxSpare = 1 << 20
+	// maxPieces bounds the pieces of one write. A write that the socket accepts only in part passes
+	// the rest to the kernel again.
+	maxPieces = 64
 )
 
 // outgoing has frames to be written, without copies of large bodies: frames that wait for a slow
-// worker take no memory beyond the messages themselves.
+// worker use no memory in addition to the messages themselves.
 type outgoing struct {
-	bytes []byte // the frames without large bodies
-	large []largeBody
+	bytes  []byte // the frames without large bodies
+	large  []largeBody
+	pieces net.Buffers // what writeTo writes at once; between calls it is empty
 }
 
 // largeBody is inserted after the given number of bytes.
@@ -29,6 +34,10 @@ type largeBody struct {
 
 // addInvoke adds an INVOKE.
 func (o *outgoing) addInvoke(i *protocol.Invocation) {
+	if i.Batch != nil {
+		o.addBatch(i)
+		return
+	}
 	body := i.Message.Body
 	if len(body) < minLarge {
 		o.bytes = protocol.AppendInvoke(o.bytes, i)
@@ -38,24 +47,46 @@ func (o *outgoing) addInvoke(i *protocol.Invocation) {
 	o.large = append(o.large, largeBody{len(o.bytes), body})
 }
 
-func (o *outgoing) writeTo(to net.Conn) error {
-	if len(o.large) == 0 {
-		if len(o.bytes) == 0 {
-			return nil
+// addBatch adds an INVOKE with a batch.
+func (o *outgoing) addBatch(i *protocol.Invocation) {
+	start, outside := len(o.bytes), 0
+	o.bytes = protocol.AppendBatchHead(o.bytes, i)
+	for index, m := range i.Batch {
+		o.bytes = protocol.AppendBatched(o.bytes, i, index)
+		if len(m.Body) < minLarge {
+			o.bytes = append(o.bytes, m.Body...)
+			continue
 		}
-		_, err := to.Write(o.bytes)
-		return err
+		o.large = append(o.large, largeBody{len(o.bytes), m.Body})
+		outside += len(m.Body)
 	}
-	pieces := make(net.Buffers, 0, 2*len(o.large)+1)
+	protocol.EndBatch(o.bytes[start:], outside)
+}
+
+// writeTo writes the frames.
+func (o *outgoing) writeTo(to net.Conn) error {
 	from := 0
 	for _, l := range o.large {
-		pieces = append(pieces, o.bytes[from:l.at], l.body)
+		o.pieces = append(o.pieces, o.bytes[from:l.at], l.body)
 		from = l.at
+		if len(o.pieces) >= maxPieces {
+			if err := o.writePieces(to); err != nil {
+				return err
+			}
+		}
 	}
 	if from < len(o.bytes) {
-		pieces = append(pieces, o.bytes[from:])
+		o.pieces = append(o.pieces, o.bytes[from:])
 	}
-	_, err := pieces.WriteTo(to)
+	return o.writePieces(to)
+}
+
+// writePieces writes pieces, and empties it.
+func (o *outgoing) writePieces(to net.Conn) error {
+	all := o.pieces
+	_, err := all.WriteTo(to) // it advances all, and clears what it has written
+	clear(o.pieces)
+	o.pieces = o.pieces[:0]
 	return err
 }
 
@@ -65,5 +96,5 @@ func (o *outgoing) reuseBuffers() outgoing {
 		return outgoing{}
 	}
 	clear(o.large)
-	return outgoing{bytes: o.bytes[:0], large: o.large[:0]}
+	return outgoing{bytes: o.bytes[:0], large: o.large[:0], pieces: o.pieces[:0]}
 }

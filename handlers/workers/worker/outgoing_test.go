@@ -4,15 +4,20 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"os/exec"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 	"github.com/drover-run/drover/triggers"
 )
 
-// TestOutgoingCopiesNoLargeBody writes bodies of many sizes, and compares the bytes with
-// those of frames that are put together.
+// TestOutgoingCopiesNoLargeBody writes bodies of many sizes, and compares the bytes with frames in
+// one piece.
 func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -61,4 +66,46 @@ func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 		t.Errorf("%d bytes were held in addition to bodies of 6 MiB", held)
 	}
 	_ = to.Close()
+}
+
+// BenchmarkOutgoing writes 32 frames at a time to a socket, with bodies around minLarge, and reports
+// the CPU time of a frame.
+func BenchmarkOutgoing(b *testing.B) {
+	for _, size := range []int{minLarge / 4, minLarge - 1, minLarge, 10 << 10} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) {
+			to, theirs, err := childproc.Socketpair()
+			if err != nil {
+				b.Fatal(err)
+			}
+			reader := exec.Command("cat")
+			reader.Stdin = theirs
+			if err := reader.Start(); err != nil {
+				b.Fatal(err)
+			}
+			_ = theirs.Close()
+			call := &protocol.Invocation{Message: &triggers.Message{ID: "id", Subject: "s", Body: make([]byte, size)}}
+			var out outgoing
+			before := cpuTime(b)
+			for range b.N/32 + 1 {
+				for range 32 {
+					out.addInvoke(call)
+				}
+				if err := out.writeTo(to); err != nil {
+					b.Fatal(err)
+				}
+				out = out.reuseBuffers()
+			}
+			b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
+			_ = to.Close()
+			_ = reader.Wait()
+		})
+	}
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -17,6 +17,10 @@ const (
 	ahead = 10 * time.Millisecond
 	// maxExtra bounds the queued messages.
 	maxExtra = 2048
+	// aheadBytes bounds the bodies of the queued messages, by their average size; aheadLarge are queued
+	// even if their bodies are larger. More hides no further round trip, and leaves the processor's
+	// cache before the worker reads it.
+	aheadBytes, aheadLarge = 1 << 20, 4
 )
 
 // reader handles the frames of a worker, on one goroutine.
@@ -24,6 +28,7 @@ type reader struct {
 	*Worker
 	lastRead time.Time     // when something was read from it last
 	average  time.Duration // recent average duration of a call
+	size     int           // recent average size of a body, in bytes
 }
 
 func (r *reader) readFrames() error {
@@ -71,6 +76,8 @@ func (r *reader) handleFrame(kind protocol.Kind, payload []byte) error {
 		return r.handleReady(kind, payload)
 	case kind == protocol.Result && answered:
 		return r.handleResult(payload)
+	case kind == protocol.Part && answered:
+		return r.handlePart(payload)
 	case kind == protocol.Stats && answered:
 		return r.handleStats(payload)
 	case kind == protocol.Blocked && answered:
@@ -107,6 +114,7 @@ func (r *reader) handleWelcome(payload []byte) error {
 	}
 	load := r.group.loadFrame(r.forked != nil)
 	r.threads.Store(int64(load.Threads))
+	r.inForce.Store(int64(load.Threads))
 	r.loadedWith.Store(int64(load.Threads))
 	frame, err := protocol.AppendJSON(nil, protocol.Load, load)
 	if err != nil {
@@ -135,7 +143,8 @@ func (r *reader) handleReady(kind protocol.Kind, payload []byte) error {
 		r.Ready = ready
 		// It starts with the average of earlier workers, so that recycling costs no throughput.
 		if r.average = time.Duration(r.group.average.Load()); r.average > 0 {
-			r.extra.Store(int64(extraFor(r.average, int(r.threads.Load()))))
+			r.size = int(r.group.size.Load())
+			r.extra.Store(int64(extraFor(r.average, r.size, int(r.threads.Load()))))
 		}
 	}
 	r.finishLoad()
@@ -167,10 +176,24 @@ func (r *reader) handleResult(payload []byte) error {
 		w.mu.Unlock()
 		return fmt.Errorf("%w: an answer to invocation %d, which it does not have", protocol.ErrProtocol, answer.ID)
 	}
+	outputs := w.group.cfg.Functions[c.Function].Outputs
+	if err = reply.nameOutputs(outputs); err == nil {
+		err = reply.checkBatch(len(c.Batch), outputs)
+	}
+	if err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	if c.stream != nil && len(reply.payload) > 0 {
+		w.mu.Unlock()
+		return fmt.Errorf("%w: a RESULT with a result of %d bytes, after the parts of its response", protocol.ErrProtocol, len(reply.payload))
+	}
 	w.calls[answer.ID] = nil
 	w.free = append(w.free, answer.ID)
 	w.answers++
-	w.sums[c.Function].addAnswer(answer, r.lastRead.Sub(c.submitted)-answer.Took)
+	w.answered = r.lastRead
+	c.waited = r.lastRead.Sub(c.submitted) - answer.Took
+	w.sums[c.Function].addAnswer(answer, c.waited)
 	if reply.Status == protocol.NotTried && !c.cancelReported { // a result of RevokeUnstarted
 		reply = Reply{Lost: &Loss{Err: errors.New("its worker had not started it"), Again: true}}
 	}
@@ -178,34 +201,78 @@ func (r *reader) handleResult(payload []byte) error {
 	if w.inFlight.Add(-1) == 0 && w.retiring.Load() {
 		w.group.cfg.Changed() // the worker can end
 	}
-	c.passReply(w, reply)
-	r.updateAverage(answer.Took)
+	size := len(c.Message.Body)
+	c.passLastReply(w, reply) // c may be another call from here on
+	r.updateAverage(answer.Took, size)
+	confirmSettings(w)
 	return nil
 }
 
-// extraFor returns how many messages are queued in a worker beyond those that run, by the duration
-// of a call. For functions of microseconds it is enough to hide the round trip. For long ones it
-// is none, so that no message waits behind another while a worker is idle.
-func extraFor(average time.Duration, threads int) int {
-	return int(min(ahead*time.Duration(threads)/max(average, time.Microsecond), maxExtra))
+// handlePart handles a PART.
+func (r *reader) handlePart(payload []byte) error {
+	part, err := protocol.ReadPart(payload)
+	if err != nil {
+		return err
+	}
+	w := r.Worker
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var c *Call
+	if int(part.ID) < len(w.calls) {
+		c = w.calls[part.ID]
+	}
+	switch {
+	case c == nil:
+		return fmt.Errorf("%w: a PART of invocation %d, which it does not have", protocol.ErrProtocol, part.ID)
+	case !w.group.cfg.Functions[c.Function].Reply:
+		return fmt.Errorf("%w: a PART of function %s, which answers no requests", protocol.ErrProtocol, w.group.functionName(int(c.Function)))
+	case (c.stream == nil) != (part.Head != nil):
+		return fmt.Errorf("%w: a PART of invocation %d with a head that is not the first, or without a head that is", protocol.ErrProtocol, part.ID)
+	}
+	if c.stream == nil {
+		c.stream = &responseStream{worker: w, call: c, id: part.ID, head: part.Head, credit: protocol.InitialCredit, wake: make(signal, 1)}
+		go c.stream.passOn()
+	}
+	return c.stream.addPart(&part)
 }
 
-// updateAverage updates the average duration of calls. If it has changed considerably, it updates
-// the number of queued messages.
-func (r *reader) updateAverage(took time.Duration) {
-	r.average += (took - r.average) / 8
-	if r.average == 0 || took > 8*r.average {
-		r.average = took // a fast function became slow: queue no more calls behind it
+// extraFor returns how many messages are queued in a worker beyond those that run, by the duration
+// of a call and the size of a body. For functions of microseconds it is enough to hide the round trip. For long ones it
+// is none, so that no message waits behind another while a worker is idle.
+func extraFor(average time.Duration, size, threads int) int {
+	if average >= longCall {
+		return 0
+	}
+	average = max(average, time.Microsecond)
+	n := (ahead*time.Duration(threads) + average/2) / average
+	return min(int(n), maxExtra, max(aheadBytes/max(size, 1), aheadLarge*threads))
+}
+
+// nextAverage returns the average duration of calls after one more; 0 is unknown.
+func nextAverage(average, took time.Duration) time.Duration {
+	if average == 0 || took > max(8*average, ahead) {
+		return took // it is the first, or a fast function became slow: queue no more calls behind it
+	}
+	return average + (took-average)/8
+}
+
+// updateAverage updates the average duration of calls and size of bodies. If they have changed
+// considerably, it updates the number of queued messages.
+func (r *reader) updateAverage(took time.Duration, size int) {
+	r.average = nextAverage(r.average, took)
+	if r.size += (size - r.size) / 8; size > 8*r.size {
+		r.size = size
 	}
 	r.group.average.Store(int64(r.average))
-	have, want := r.extra.Load(), int64(extraFor(r.average, int(r.threads.Load())))
+	r.group.size.Store(int64(r.size))
+	have, want := r.extra.Load(), int64(extraFor(r.average, r.size, int(r.threads.Load())))
 	if want > 2*have || want < have/2 || want == 0 && have > 0 {
 		r.extra.Store(want)
 		r.group.cfg.RoomChanged()
 	}
 }
 
-// logLine logs what a function printed or logged.
+// logLine logs a line that a function printed or logged.
 func (r *reader) logLine(payload []byte) error {
 	var line protocol.LogFrame
 	if err := protocol.DecodeFrame(protocol.Log, payload, &line); err != nil {
@@ -228,8 +295,14 @@ func (r *reader) logLine(payload []byte) error {
 	if line.ID >= 0 && line.ID < int64(len(r.calls)) && r.calls[line.ID] != nil {
 		c := r.calls[line.ID]
 		attrs = append(attrs, slog.String("function", r.group.functionName(int(c.Function))), slog.String("message", c.Message.ID))
+		if n := len(c.Batch); n > 1 {
+			attrs = append(attrs, slog.Int("messages", n)) // of the batch, whose first message this is
+		}
 	}
 	r.mu.Unlock()
+	if line.Invocation != "" {
+		attrs = append(attrs, slog.String("invocation", line.Invocation))
+	}
 	r.Log.LogAttrs(context.Background(), level, line.Text, attrs...)
 	return nil
 }
@@ -293,7 +366,7 @@ func (r *reader) handleBlocked(payload []byte) error {
 		return err
 	}
 	if n := len(r.group.cfg.Functions); b.Function >= n || b.Function < -1 {
-		return fmt.Errorf("%w: a BLOCKED of function %d, of which there are %d", protocol.ErrProtocol, b.Function, n)
+		return fmt.Errorf("%w: a BLOCKED of function %d; there are %d", protocol.ErrProtocol, b.Function, n)
 	}
 	b.began = b.reportedAt.Add(-b.Duration())
 	b.Place, b.Stack, b.Message = cutText(b.Place), cutText(b.Stack), cutText(b.Message)

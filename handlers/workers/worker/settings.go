@@ -22,21 +22,46 @@ func (w *Worker) ApplySettings() {
 	if err != nil {
 		return // cannot fail: the frame is small
 	}
+	// A worker with one thread may run a sync call in the thread that reads, so it applies the
+	// settings when that call has ended. More calls would wait there until then.
+	if w.inForce.Load() > 1 || s.Threads == 1 || w.inFlight.Load() == 0 || hasAsync(w.Ready) {
+		w.inForce.Store(int64(s.Threads))
+	}
 	w.threads.Store(int64(s.Threads))
 	w.threaded.Store(int64(len(s.Threaded)))
 	w.queueFrame(frame)
 }
 
-// RevokeUnstarted makes the worker answer the unstarted calls of a function with "not tried".
+// hasAsync reports whether some functions of a worker are async. Then no call runs in the thread that
+// reads.
+func hasAsync(ready *protocol.ReadyFrame) bool {
+	for _, f := range ready.Functions {
+		if f.Kind == "async" {
+			return true
+		}
+	}
+	return false
+}
+
+// confirmSettings counts the threads that were sent last, after a call has ended: by then the worker
+// has read the settings.
+func confirmSettings(w *Worker) {
+	if threads := w.threads.Load(); w.inForce.Load() != threads {
+		w.inForce.Store(threads)
+		w.group.cfg.RoomChanged()
+	}
+}
+
+// RevokeUnstarted makes the worker answer the unstarted calls of some functions with "not tried".
 // They run again.
-func (w *Worker) RevokeUnstarted(function uint16) {
+func (w *Worker) RevokeUnstarted(functions ...uint16) {
 	if !w.IsUsable() || !w.HasCapability(protocol.CanSettings) {
 		return
 	}
 	w.applying.Lock()
 	defer w.applying.Unlock()
 	frame, err := protocol.AppendJSON(nil, protocol.Set, protocol.SettingsFrame{
-		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Revoked: []uint16{function},
+		Threads: int(w.threads.Load()), Coroutines: w.group.cfg.Settings().Coroutines, Revoked: functions,
 	})
 	if err != nil {
 		return // cannot fail: the frame is small
@@ -47,7 +72,7 @@ func (w *Worker) RevokeUnstarted(function uint16) {
 // SlotCounts returns the worker's threads, and how many calls it takes beyond those that run, to
 // hide the round trip.
 func (f *appliedSettings) SlotCounts() (threads, extra int) {
-	return int(f.threads.Load()), int(f.extra.Load())
+	return int(f.inForce.Load()), int(f.extra.Load())
 }
 
 // LoadedWith returns the number of threads with which the worker loaded the code.

@@ -11,8 +11,8 @@ import (
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
-// TestTheLatestSettingsAreSentLast changes settings from several goroutines. A worker must
-// end with those in force: nobody may send settings that another has replaced since.
+// TestTheLatestSettingsAreSentLast changes settings from several goroutines. The worker must end
+// with the latest settings.
 func TestTheLatestSettingsAreSentLast(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

@@ -28,11 +28,12 @@ type Worker struct {
 
 	Handshake
 
-	// Gone is closed when the worker takes no more calls. From then on, Reason and Cause
+	// Gone is closed when the worker takes no more calls. From then on, Reason, Cause and LostCalls
 	// are set.
-	Gone   chan struct{}
-	Reason error
-	Cause  process.Cause
+	Gone      chan struct{}
+	Reason    error
+	Cause     process.Cause
+	LostCalls int // calls in flight at its end
 
 	group    *Group
 	forked   chan protocol.ForkedFrame // a template's answers to FORK; nil for other workers
@@ -102,6 +103,8 @@ type guarded struct {
 	taken    int // calls
 	notifyAt int // number of calls at which Changed is called; 0 is never
 	answers  int
+	answered time.Time // the time of the last answer
+	revoked  time.Time // the time of the last revokeQueued
 
 	dead      bool
 	why       error         // why the daemon kills it, if it does
@@ -113,6 +116,7 @@ type guarded struct {
 type appliedSettings struct {
 	applying   sync.Mutex // held from reading settings until they are sent
 	threads    atomic.Int64
+	inForce    atomic.Int64 // the threads that certainly run calls; see ApplySettings
 	loadedWith atomic.Int64 // the threads with which it loaded the code
 	threaded   atomic.Int64 // how many async functions run in threads
 	extra      atomic.Int64 // messages queued beyond those that run

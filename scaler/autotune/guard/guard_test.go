@@ -48,7 +48,7 @@ func TestFailureKind(t *testing.T) {
 	}
 }
 
-// Bounds apply, whatever was remembered.
+// The bounds apply to remembered settings, too.
 func TestWhatIsUndoneStaysWithinTheBounds(t *testing.T) {
 	given := pool.Bounds{Least: settings(2, 4, 1), Most: settings(2, 8, 1)}
 	g := New(given.Least, []Undone{{Setting: "threads", Value: 1}, {Setting: "processes", Value: 1}, {Setting: "coroutines", Value: 9}})

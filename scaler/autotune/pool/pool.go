@@ -12,7 +12,7 @@ import (
 type Settings struct {
 	// Processes is the number of workers of the pool.
 	Processes int `json:"processes"`
-	// Threads is the number of sync calls that a worker runs at once, and the size of its executor.
+	// Threads is the number of sync calls that a worker runs at once.
 	Threads int `json:"threads"`
 	// Coroutines is the number of async calls that a worker has in flight.
 	Coroutines int `json:"coroutines"`
@@ -29,7 +29,7 @@ type Bounds struct{ Least, Most Settings }
 type Sample struct {
 	// At is the time since some fixed moment, on a monotonic clock.
 	At time.Duration
-	// Settings are those in force: those of the last Decision, as far as they are applied.
+	// Settings are in force: from the last Decision, where they have been applied.
 	Settings Settings
 	// Ready counts the workers that receive messages; not those that still start.
 	Ready int

@@ -47,7 +47,7 @@ func (c *character) addCalls(f pool.Function, steady bool, trusted trust, stretc
 	}
 	cpu, wall := f.CPU.Seconds()/calls, f.Wall.Seconds()/calls
 	share := math.Min(cpu/wall, 1)
-	if c.recalled { // only the kind is known; the measurements are taken as they are
+	if c.recalled { // only the kind is known; the measurements are used unchanged
 		k := c.kind
 		*c = character{kind: k, async: f.Async, cpu: cpu, held: f.Held.Seconds() / calls, least: c.least, looks: c.looks, gil: c.gil, beyondCores: k.ReleasesGIL}
 		c.heldCPU = math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1)

@@ -70,7 +70,7 @@ func (n Profiles) SlowestCall(functions []pool.Function) (seconds float64) {
 	return seconds
 }
 
-// Describe returns what the functions do, as text.
+// Describe returns the kinds of the functions, as text.
 func (n Profiles) Describe(functions []pool.Function) string {
 	var text string
 	for i, f := range functions {
@@ -117,7 +117,7 @@ func (n Profiles) Kinds() map[string]Kind {
 	return kinds
 }
 
-// Recall adds a function of which only the kind is known.
+// Recall adds a function whose kind alone is known.
 func (n Profiles) Recall(name string, k Kind) { n[name] = &character{kind: k, recalled: true} }
 
 // ShortestCall returns the shortest time of a call of a function that was seen, in seconds.

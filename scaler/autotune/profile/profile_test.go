@@ -16,7 +16,7 @@ func TestKinds(t *testing.T) {
 	const ms = time.Millisecond
 	one := settings(2, 1, 1)
 	many := settings(2, 16, 100)
-	// call is n calls of these mean times, with so many in flight.
+	// call is n calls with these mean times and this many in flight.
 	call := func(async bool, n int64, wall, cpu, held time.Duration, inFlight float64) pool.Function {
 		return pool.Function{Name: "f", Async: async, Done: n, Measured: n, Wall: time.Duration(n) * wall, AllWall: time.Duration(n) * wall,
 			CPU: time.Duration(n) * cpu, Held: time.Duration(n) * held, InFlight: inFlight, Saturated: true}
@@ -133,12 +133,12 @@ func TestTable(t *testing.T) {
 		"mixed":                {f("mixed"), 2, 16, settings(2, 4, 1), ""},
 		"GIL free":             {f("free"), 2, 16, settings(2, 1, 1), ""},
 		"GIL free, one worker": {f("free"), 2, 1, settings(1, 2, 1), ""},
-		"async":                {f("await"), 2, 16, settings(2, 6, 100), ""},
+		"async":                {f("await"), 2, 16, settings(2, 1, 100), ""},
 		"async hog":            {f("hog"), 2, 16, settings(2, 1, 2), ""},
 		"CPU and blocking":     {f("cpu", "block"), 2, 16, settings(2, 6, 1), "cpu"},
 		"CPU, blocking, new":   {f("cpu", "block", "new"), 2, 16, settings(2, 6, 1), "cpu new"},
-		"hog and async":        {f("hog", "await"), 2, 16, settings(2, 6, 100), "hog"},
-		"CPU and async":        {f("cpu", "await"), 2, 16, settings(2, 6, 100), ""},
+		"hog and async":        {f("hog", "await"), 2, 16, settings(2, 1, 100), "hog"},
+		"CPU and async":        {f("cpu", "await"), 2, 16, settings(2, 1, 100), ""},
 	} {
 		b := pool.Bounds{Least: settings(1, 1, 1), Most: settings(c.most, 128, 1000)}
 		got := n.FirstSettings(c.functions, c.cores, b)
@@ -158,6 +158,28 @@ func TestTable(t *testing.T) {
 		}
 		if limits != c.limits {
 			t.Errorf("%s: limited are %q, want %q", name, limits, c.limits)
+		}
+	}
+}
+
+// A function that may compute is limited only while another function needs the slots. On its own it uses
+// all of them.
+func TestLimitsOfAFunctionThatMayCompute(t *testing.T) {
+	n := Profiles{}
+	n.Recall("doubtful", Kind{Kind: KindMixed, CPU: 0.4, Waits: 0.6, Sure: 0.45})
+	n.Recall("waits", Kind{Kind: KindAsync, Waits: 1, Sure: 1})
+	doubtful := pool.Function{Name: "doubtful", Async: true, Done: 1000, InFlight: 60, Saturated: true}
+	for name, c := range map[string]struct {
+		others []pool.Function
+		want   int // 0: no limit
+	}{
+		"alone":                         {nil, 0},
+		"beside an idle one":            {[]pool.Function{{Name: "waits", Async: true}}, 0},
+		"beside an active one":          {[]pool.Function{{Name: "waits", Async: true, InFlight: 3}}, 3},
+		"beside an active one, of sync": {[]pool.Function{{Name: "waits", InFlight: 3}}, 0},
+	} {
+		if got := n.Limits(append(c.others, doubtful), 2, settings(1, 4, 100))["doubtful"]; got != c.want {
+			t.Errorf("%s: the limit is %d, want %d", name, got, c.want)
 		}
 	}
 }

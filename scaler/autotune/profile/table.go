@@ -2,6 +2,7 @@ package profile
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/drover-run/drover/scaler/autotune/pool"
@@ -33,7 +34,6 @@ func (n Profiles) FirstSettings(functions []pool.Function, cores float64, b pool
 			s.Coroutines = max(s.Coroutines, FewCoroutines)
 		case f.Async:
 			s.Coroutines = max(s.Coroutines, manyCoroutines)
-			s.Threads = max(s.Threads, pool.WholeCores(cores)+ioThreads) // for its executor
 		case k.Kind == KindBlocking:
 			s.Threads = max(s.Threads, pool.WholeCores(cores)+ioThreads)
 		case k.Kind == KindMixed, k.ReleasesGIL:
@@ -63,8 +63,10 @@ func (n Profiles) Limits(functions []pool.Function, cores float64, s pool.Settin
 		}
 		for _, f := range functions {
 			k := n.Of(f.Name)
-			// A function that may compute is limited, too.
-			if doubtful := k.Sure < sure && k.Kind == KindMixed; f.Async != async || k.Kind != KindUnknown && !k.Computes() && !doubtful {
+			// A function that may compute is limited, too, while it delays others. On its own it needs
+			// all slots: with two, short calls reached half the throughput of 64 in flight.
+			doubtful := k.Sure < sure && k.Kind == KindMixed && hasActiveNeighbor(functions, f)
+			if f.Async != async || k.Kind != KindUnknown && !k.Computes() && !doubtful {
 				continue
 			}
 			most := 1
@@ -83,4 +85,11 @@ func (n Profiles) Limits(functions []pool.Function, cores float64, s pool.Settin
 		}
 	}
 	return limits
+}
+
+// hasActiveNeighbor reports whether another function is currently using the same slots.
+func hasActiveNeighbor(functions []pool.Function, f pool.Function) bool {
+	return slices.ContainsFunc(functions, func(other pool.Function) bool {
+		return other.Name != f.Name && other.Async == f.Async && (other.Saturated || other.Done > 0 || other.InFlight > 0.01)
+	})
 }

@@ -1,5 +1,5 @@
 // Package client connects to a NATS cluster, or to a server in this process, for all that receives,
-// sends or reads there. It reports the rights that the account lacks. Whoever opens a Connection closes
+// sends or reads there. It reports the rights that the account lacks. The opener of a Connection closes
 // it, after all that use it are closed.
 package client
 
@@ -120,7 +120,7 @@ func authOptions(cfg Config) ([]nats.Option, error) {
 	case cfg.NKey != "":
 		pair, err := nkeys.FromSeed([]byte(strings.TrimSpace(cfg.NKey)))
 		if err != nil {
-			return nil, fmt.Errorf("nkey is no seed (SU...): %w", err)
+			return nil, fmt.Errorf("nkey is not a seed (SU...): %w", err)
 		}
 		public, err := pair.PublicKey()
 		if err != nil {

@@ -26,7 +26,7 @@ func HasCode(err error, code jetstream.ErrorCode) bool {
 	return errors.As(err, &api) && api.ErrorCode == code
 }
 
-// NobodyTakes reports whether err is that of a message to a subject that no stream has.
+// NobodyTakes reports whether err means that no stream has the message's subject.
 func NobodyTakes(err error) bool {
 	return errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders)
 }
@@ -61,7 +61,7 @@ func (c *Connection) CountReplicas(ctx context.Context, stream string) int {
 }
 
 // RaiseReplicas raises the replicas of a stream that drover created to those of the stream that it
-// belongs to. Others are left as they are: their description does not begin with note.
+// belongs to. Others are left unchanged: their description does not begin with note.
 func (c *Connection) RaiseReplicas(ctx context.Context, of, stream, note string, log *slog.Logger) {
 	replicas := c.CountReplicas(ctx, of)
 	if replicas == 1 {

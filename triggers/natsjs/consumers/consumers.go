@@ -33,6 +33,12 @@ type Config struct {
 // String names the consumer and its stream in errors.
 func (c Config) String() string { return "consumer " + c.Consumer + " of stream " + c.Stream }
 
+// ownNote is the description of the streams and consumers that drover creates.
+const ownNote = "made by drover"
+
+// IsOwn reports whether drover created the stream or the consumer with this description.
+func IsOwn(description string) bool { return description == ownNote }
+
 // startLimit bounds the checks of a consumer at the start.
 const startLimit = 30 * time.Second
 
@@ -57,7 +63,7 @@ func openConsumer(ctx context.Context, stream jetstream.Stream, cfg Config, log 
 	case errors.Is(err, jetstream.ErrConsumerNotFound) && cfg.Create:
 		consumer, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 			Durable:       cfg.Consumer,
-			Description:   "made by drover",
+			Description:   ownNote,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       cfg.AckWait,
 			MaxDeliver:    -1, // drover counts attempts
@@ -69,7 +75,7 @@ func openConsumer(ctx context.Context, stream jetstream.Stream, cfg Config, log 
 		}
 		return consumer, nil
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
-		return nil, fmt.Errorf("%s: there is none; make it, or set create: true", cfg)
+		return nil, fmt.Errorf("%s does not exist; create it, or set create: true", cfg)
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", cfg, err)
 	}
@@ -103,7 +109,7 @@ func Conflicts(have jetstream.ConsumerConfig, cfg Config) (wrong []string) {
 		say("it has priority groups (%s), whose requests drover does not make: use a consumer without them", strings.Join(have.PriorityGroups, ", "))
 	}
 	if len(have.BackOff) > 0 {
-		say("it has a back-off of its own, which takes the place of its ack wait: remove it, drover delays retries itself")
+		say("it has a backoff, which replaces its ack wait: remove it; drover delays retries itself")
 	}
 	if filters := filtersOf(have); cfg.Subject != "" && !slices.Contains(filters, cfg.Subject) && len(filters) > 0 {
 		say("it consumes %s and subject here is %s", strings.Join(filters, ", "), cfg.Subject)
@@ -119,7 +125,7 @@ func findStream(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstr
 	case errors.Is(err, jetstream.ErrStreamNotFound) && cfg.Create:
 		stream, err = js.CreateStream(ctx, jetstream.StreamConfig{
 			Name:        cfg.Stream,
-			Description: "made by drover",
+			Description: ownNote,
 			Subjects:    []string{cfg.Subject},
 			Retention:   jetstream.WorkQueuePolicy, // a queue: settled messages are deleted
 			Storage:     jetstream.FileStorage,
@@ -129,7 +135,7 @@ func findStream(ctx context.Context, js jetstream.JetStream, cfg Config) (jetstr
 		}
 		return stream, nil
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return nil, fmt.Errorf("stream %s: there is none; make it, or set create: true", cfg.Stream)
+		return nil, fmt.Errorf("stream %s does not exist; create it, or set create: true", cfg.Stream)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return nil, fmt.Errorf("stream %s: %w; drover needs JetStream", cfg.Stream, err)
 	}

@@ -20,7 +20,7 @@ func OpenPeeker(ctx context.Context, js jetstream.JetStream, cfg Config) (trigge
 	defer cancel()
 	stream, err := js.Stream(ctx, cfg.Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("stream %s: there is none, so nothing was ever sent there; start the daemon once, or make it", cfg.Stream)
+		return nil, fmt.Errorf("stream %s does not exist, so nothing was ever sent to it; start the daemon once, or create it", cfg.Stream)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", cfg.Stream, err)

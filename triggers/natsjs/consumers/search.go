@@ -36,7 +36,7 @@ func Find(ctx context.Context, js jetstream.JetStream, info *jetstream.ConsumerI
 		return triggers.Found{}, 0, triggers.ErrNotFound
 	}
 	if err != nil {
-		return triggers.Found{}, 0, fmt.Errorf("looking for message %s in stream %s: %w", id, info.Stream, err)
+		return triggers.Found{}, 0, fmt.Errorf("searching for message %s in stream %s: %w", id, info.Stream, err)
 	}
 	found := triggers.Found{Ahead: -1, Enqueued: m.Time}
 	switch {

@@ -19,6 +19,9 @@ const (
 	// ReplayedID is the header with the message's ID in a replayed copy. Under the ID's own header
 	// the server would drop the copy as a duplicate of the original.
 	ReplayedID = "Drover-Replayed-Id"
+	// schedulerHeader and scheduleNextHeader are the headers that the server adds to a scheduled message
+	// when it is due.
+	schedulerHeader, scheduleNextHeader = "Nats-Scheduler", "Nats-Schedule-Next"
 )
 
 // SetIdentity sets ID, attributes and ordering key by the message's headers, subject and place in
@@ -64,15 +67,20 @@ func IDOf(h nats.Header) string {
 	return h.Get(jetstream.MsgIDHeader)
 }
 
-// AsSent returns the headers that the sender set, also for a replayed copy.
+// AsSent returns the headers that the sender set, also for replayed copies and scheduled messages.
 func AsSent(h nats.Header) nats.Header {
-	if len(h[ReplayedID]) == 0 {
+	replayed := len(h[ReplayedID]) > 0
+	if !replayed && len(h[schedulerHeader]) == 0 {
 		return h
 	}
 	out := make(nats.Header, len(h))
 	for name, values := range h {
 		switch name {
+		case schedulerHeader, scheduleNextHeader:
 		case ReplayedID, jetstream.MsgIDHeader, jetstream.ExpectedStreamHeader, OriginalHeaders + jetstream.MsgIDHeader:
+			if !replayed {
+				out[name] = values
+			}
 		default:
 			out[name] = values
 		}

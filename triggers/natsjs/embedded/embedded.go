@@ -159,7 +159,7 @@ func listenOn(options *server.Options, listen string) error {
 		return fmt.Errorf("listen: %w; write HOST:PORT, or off", err)
 	}
 	if options.Port, err = strconv.Atoi(port); err != nil {
-		return fmt.Errorf("listen: the port %q is no number", port)
+		return fmt.Errorf("listen: the port %q is not a number", port)
 	}
 	if options.Port == 0 {
 		options.Port = server.RANDOM_PORT

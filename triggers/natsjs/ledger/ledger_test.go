@@ -32,8 +32,8 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-// The log and the trouble say that the bucket of attempts does not answer, and when it
-// does again.
+// The log and the reported problem show when the attempts bucket does not answer, and when it
+// answers again.
 func TestABucketOfAttemptsWithoutALeader(t *testing.T) {
 	var log bytes.Buffer
 	var troubles triggers.Troubles

@@ -130,7 +130,7 @@ func TestOneOfMany(t *testing.T) {
 	}
 }
 
-// A lease that is not renewed for its term is taken over, and lost for its holder.
+// A lease that is not renewed in time is taken over, and lost for its holder.
 func TestExpiredLease(t *testing.T) {
 	e := server(t)
 	one, two := store(t, connect(t, e), "clean", time.Minute), store(t, connect(t, e), "clean", time.Minute)
@@ -167,7 +167,7 @@ func TestExpiredLease(t *testing.T) {
 	}
 }
 
-// A write may have an effect although its answer is lost.
+// A write may take effect although its answer is lost.
 func TestLostAnswers(t *testing.T) {
 	e := server(t)
 	s := store(t, connect(t, e), "clean", time.Minute)

@@ -20,7 +20,7 @@ def check(function):
 
 
 def main(at_once=1):
-    """Runs all checks, so many at a time."""
+    """Runs all checks, this many at a time."""
     with ThreadPoolExecutor(at_once) as pool:
         outcomes = list(pool.map(_run, _checks))
     for outcome in outcomes:

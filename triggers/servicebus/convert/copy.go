@@ -82,3 +82,17 @@ func ReplayCopy(m *azservicebus.ReceivedMessage, token, run string, keepID bool)
 	}
 	return out
 }
+
+// CopyForRetry returns a copy of a message as it was sent, for an attempt at the given time.
+func CopyForRetry(m *azservicebus.ReceivedMessage, failures int, at time.Time) *azservicebus.AMQPAnnotatedMessage {
+	out := Copy(m)
+	out.ApplicationProperties[FailuresProperty] = FailuresOfCopy(failures, at)
+	if out.MessageAnnotations == nil {
+		out.MessageAnnotations = make(map[any]any)
+	}
+	out.MessageAnnotations[ScheduledAnnotation] = at
+	if expires := Expiry(m); !expires.IsZero() {
+		SetTTL(out, expires.Sub(at))
+	}
+	return out
+}

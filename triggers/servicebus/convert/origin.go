@@ -57,20 +57,32 @@ func propertiesOf(m *azservicebus.ReceivedMessage) triggers.Properties {
 var never = time.Date(9999, 12, 31, 23, 59, 59, 999_999_900, time.UTC)
 
 // Native implements triggers.Origin, with the names of Azure Functions. Some have two names; the
-// second is that of earlier versions.
+// second is from earlier versions.
 func (o *Origin) Native() map[string]any {
 	m := o.Of
 	out := map[string]any{
-		"MessageId": Text(ID(m)), "DeliveryCount": int64(m.DeliveryCount), "LockToken": uuid.UUID(m.LockToken).String(),
+		"MessageId": Text(ID(m)), "DeliveryCount": int64(m.DeliveryCount), "LockToken": uuid.UUID(m.LockToken).String(), "State": int64(m.State),
 	}
 	for name, text := range map[string]*string{
 		"ContentType": m.ContentType, "SessionId": m.SessionID, "ReplyTo": m.ReplyTo,
 		"ReplyToSessionId": m.ReplyToSessionID, "To": m.To, "Subject": m.Subject, "Label": m.Subject,
 		"PartitionKey": m.PartitionKey, "DeadLetterSource": m.DeadLetterSource,
+		"DeadLetterReason": m.DeadLetterReason, "DeadLetterErrorDescription": m.DeadLetterErrorDescription,
 	} {
 		if text != nil {
 			out[name] = *text
 		}
+	}
+	for name, at := range map[string]*time.Time{"LockedUntil": m.LockedUntil, "ScheduledEnqueueTimeUtc": m.ScheduledEnqueueTime} {
+		if at != nil {
+			out[name] = *at
+		}
+	}
+	if m.EnqueuedSequenceNumber != nil {
+		out["EnqueuedSequenceNumber"] = *m.EnqueuedSequenceNumber
+	}
+	if ttl := TTL(m); ttl > 0 {
+		out["TimeToLive"] = spanText(int64(ttl / 100))
 	}
 	if id := correlationOf(m); id != nil {
 		out["CorrelationId"] = Text(id)

@@ -21,13 +21,31 @@ func TestNative(t *testing.T) {
 	got := (&Origin{Of: m}).Native()
 	properties := map[string]any{"n": int64(1), "f": 1.5, "odd": "NaN", "u": "9", "t": at, "b": "YWI="}
 	want := map[string]any{
-		"MessageId": "1", "DeliveryCount": int64(2), "LockToken": "00000000-0000-0000-0000-000000000000",
+		"MessageId": "1", "DeliveryCount": int64(2), "LockToken": "00000000-0000-0000-0000-000000000000", "State": int64(0),
 		"Subject": "new", "Label": "new", "SessionId": "s1", "SequenceNumber": int64(7), "EnqueuedTime": at, "EnqueuedTimeUtc": at,
-		"ExpiresAt": never, "ExpiresAtUtc": never, // as Azure says of one without a time to live
+		"ExpiresAt": never, "ExpiresAtUtc": never, // as Azure reports without a time to live
 		"ApplicationProperties": properties, "UserProperties": properties,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
+// Fields that only some messages have.
+func TestNativeOfAllFields(t *testing.T) {
+	at, number, ttl, reason := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), int64(9), 25*time.Hour+time.Second/2, "because"
+	m := &azservicebus.ReceivedMessage{
+		EnqueuedTime: &at, TimeToLive: &ttl, LockedUntil: &at, ScheduledEnqueueTime: &at, EnqueuedSequenceNumber: &number,
+		State: azservicebus.MessageStateDeferred, DeadLetterReason: &reason, DeadLetterErrorDescription: &reason,
+	}
+	got := (&Origin{Of: m}).Native()
+	for name, want := range map[string]any{
+		"LockedUntil": at, "ScheduledEnqueueTimeUtc": at, "EnqueuedSequenceNumber": int64(9), "State": int64(1), "DeadLetterReason": "because",
+		"DeadLetterErrorDescription": "because", "TimeToLive": "1.01:00:00.5000000", "ExpiresAtUtc": at.Add(ttl),
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
 	}
 }
 
@@ -54,7 +72,7 @@ func TestPropertiesOfAMessage(t *testing.T) {
 
 type described struct{ Descriptor, Value any }
 
-// The text forms are those of docs/messages.md.
+// The text forms are defined in docs/messages.md.
 func TestTextForms(t *testing.T) {
 	at := time.Date(2026, 1, 2, 15, 4, 5, 123_000_000, time.FixedZone("", 3600))
 	for _, c := range []struct {
@@ -76,7 +94,7 @@ func TestTextForms(t *testing.T) {
 	}
 }
 
-// An id may be of four types, and a message without one has its number.
+// A message ID may have four types. A message without one is identified by its sequence number.
 func TestIDsOfAnyType(t *testing.T) {
 	number := int64(3)
 	for id, want := range map[any]string{"a": "a", uint64(77): "77", amqp.UUID{15: 7}: "00000000-0000-0000-0000-000000000007", nil: "3", "": "3"} {

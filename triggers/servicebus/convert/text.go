@@ -99,24 +99,28 @@ func jsonOfDescribed(r reflect.Value) any {
 	}
 	if ticks, ok := value.Interface().(int64); ok {
 		switch Text(descriptor.Interface()) {
-		case timeSpan: // as .NET writes it
-			d := ticks
-			sign := ""
-			if d < 0 {
-				sign, d = "-", -d
-			}
-			out := fmt.Sprintf("%02d:%02d:%02d", d/36e9%24, d/6e8%60, d/1e7%60)
-			if days := d / 864e9; days > 0 {
-				out = fmt.Sprintf("%d.%s", days, out)
-			}
-			if rest := d % 1e7; rest > 0 {
-				out += fmt.Sprintf(".%07d", rest)
-			}
-			return sign + out
+		case timeSpan:
+			return spanText(ticks)
 		case dateTimeOffset:
 			ticks -= ticksTo1970
 			return time.Unix(ticks/1e7, ticks%1e7*100).UTC().Format(time.RFC3339Nano)
 		}
 	}
 	return jsonOf(value.Interface())
+}
+
+// spanText writes a time span as .NET does, [-][d.]hh:mm:ss[.fffffff]. A tick is 100 ns.
+func spanText(ticks int64) string {
+	d, sign := ticks, ""
+	if d < 0 {
+		sign, d = "-", -d
+	}
+	out := fmt.Sprintf("%02d:%02d:%02d", d/36e9%24, d/6e8%60, d/1e7%60)
+	if days := d / 864e9; days > 0 {
+		out = fmt.Sprintf("%d.%s", days, out)
+	}
+	if rest := d % 1e7; rest > 0 {
+		out += fmt.Sprintf(".%07d", rest)
+	}
+	return sign + out
 }

@@ -65,7 +65,7 @@ func (d *deadLetters) Browse(ctx context.Context, n int) ([]triggers.DeadLetter,
 		g := d.graves[d.at]
 		seen, err := namespace.PeekPage(ctx, g.r, g.next, n, &g.page)
 		if err != nil {
-			return nil, fmt.Errorf("looking at the dead letters of %s: %w", g.path(), namespace.Explain(err, namespace.Listen))
+			return nil, fmt.Errorf("peeking the dead letters of %s: %w", g.path(), namespace.Explain(err, namespace.Listen))
 		}
 		if len(seen) == 0 {
 			d.at++

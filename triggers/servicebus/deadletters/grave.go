@@ -105,7 +105,7 @@ func (g *grave) receive(ctx context.Context, n int) ([]*azservicebus.ReceivedMes
 func (g *grave) has(ctx context.Context, sequence int64) (bool, error) {
 	seen, err := namespace.PeekPage(ctx, g.r, sequence, 1, nil)
 	if err != nil {
-		return false, fmt.Errorf("looking for dead letter %d of %s: %w", sequence, g.path(), namespace.Explain(err, namespace.Listen))
+		return false, fmt.Errorf("searching for dead letter %d of %s: %w", sequence, g.path(), namespace.Explain(err, namespace.Listen))
 	}
 	return len(seen) == 1 && convert.Deref(seen[0].SequenceNumber) == sequence, nil
 }
@@ -208,7 +208,7 @@ func (g *grave) isBack(ctx context.Context, token string) (bool, error) {
 	for looked := 0; looked < maxLook; {
 		seen, err := namespace.PeekPage(ctx, r, next, namespace.MaxPeek, &page)
 		if err != nil {
-			return false, fmt.Errorf("looking for it in %s: %w", g.path(), namespace.Explain(err, namespace.Listen))
+			return false, fmt.Errorf("searching for it in %s: %w", g.path(), namespace.Explain(err, namespace.Listen))
 		}
 		for _, m := range seen {
 			if found, _ := replayOf(m.ApplicationProperties); found == token {

@@ -26,14 +26,14 @@ const (
 	claimManage claim = "Manage"
 )
 
-// rights are what a connection's tokens allow, by entity.
+// rights are the rights from a connection's tokens, by entity.
 type rights map[string]*Key
 
 func (k *Key) may(what claim) bool {
 	return k.Manage || what == claimListen && k.Listen || what == claimSend && k.Send
 }
 
-// allow reports whether something may be done with an entity.
+// allow reports whether an operation on an entity is allowed.
 func (r rights) allow(path string, what claim) bool {
 	name := strings.ToLower(strings.TrimSuffix(path, "/$management"))
 	for {

@@ -14,7 +14,8 @@ import (
 // maxAdminBody bounds a description, in bytes.
 const maxAdminBody = 1 << 20
 
-// adminAPI makes, shows and deletes queues, topics and subscriptions, by Atom over HTTP.
+// adminAPI creates, shows and deletes queues, topics and subscriptions, with Atom over HTTP. It also
+// accepts messages.
 type adminAPI struct {
 	broker.Controls
 	host *host
@@ -22,17 +23,26 @@ type adminAPI struct {
 
 // ServeHTTP implements http.Handler.
 func (a *adminAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if len(a.host.Keys) > 0 {
-		k, err := checkSAS(r.Header.Get("Authorization"), a.host.Keys, a.host.Now())
-		if err == nil && !k.Manage {
-			err = errors.New("MissingClaim: the Manage claim is required for this operation")
+	path := strings.Trim(r.URL.Path, "/")
+	entity, sends := isRestSend(r, path)
+	if keys := a.host.accessKeys(); len(keys) > 0 {
+		needs := claimManage
+		if sends {
+			needs = claimSend
+		}
+		k, err := checkSAS(r.Header.Get("Authorization"), keys, a.host.Now())
+		if err == nil && !k.may(needs) {
+			err = fmt.Errorf("MissingClaim: the %s claim is required for this operation", needs)
 		}
 		if err != nil {
 			adminError(w, http.StatusUnauthorized, err)
 			return
 		}
 	}
-	path := strings.Trim(r.URL.Path, "/")
+	if sends {
+		a.restSend(w, r, entity)
+		return
+	}
 	switch r.Method {
 	case http.MethodPut:
 		a.adminPut(w, r, path)
@@ -128,7 +138,7 @@ func (a *adminAPI) adminGet(w http.ResponseWriter, host, path string) {
 	}
 }
 
-// describe answers with what an entity is; it reports whether there is one.
+// describe answers with the description of an entity, and reports whether it exists.
 func (a *adminAPI) describe(w http.ResponseWriter, status int, host, path string) bool {
 	a.host.namespace.Lock()
 	var d *description

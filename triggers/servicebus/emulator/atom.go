@@ -12,9 +12,9 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/broker"
 )
 
-// The admin API's descriptions of entities, as Atom entries.
+// The admin API describes entities as Atom entries.
 
-// description is a queue, topic or subscription as the admin API has it.
+// description is a queue, topic or subscription in the format of the admin API.
 type description struct {
 	XMLName           xml.Name
 	XMLNS             string        `xml:"xmlns,attr,omitempty"`
@@ -91,7 +91,7 @@ func describeQueue(q *broker.Queue) *description {
 
 func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
-// cutSubscription cuts topic/Subscriptions/name.
+// cutSubscription splits topic/Subscriptions/name.
 func cutSubscription(path string) (topic, name string, ok bool) {
 	i := strings.Index(strings.ToLower(path), "/subscriptions/")
 	if i < 0 {
@@ -125,7 +125,7 @@ func (d *description) options() (o broker.QueueOptions, err error) {
 	return o, nil
 }
 
-// entityOf is the name in a URI of an entity.
+// entityOf returns the name in the URI of an entity.
 func entityOf(uri string) string {
 	if u, err := url.Parse(uri); err == nil && u.Host != "" {
 		return strings.Trim(u.Path, "/")
@@ -135,24 +135,24 @@ func entityOf(uri string) string {
 
 var duration = regexp.MustCompile(`^P(?:(\d{1,8})D)?(?:T(?:(\d{1,8})H)?(?:(\d{1,8})M)?(?:(\d{1,8}(?:\.\d+)?)S)?)?$`)
 
-// forever is from how many days on a duration is none.
+// forever is the number of days from which a duration counts as unlimited.
 const forever = 36500
 
-// parseDuration reads ISO 8601; 0 for nothing, and for what never comes.
+// parseDuration parses an ISO 8601 duration; 0 for an empty or unlimited one.
 func parseDuration(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
 	m := duration.FindStringSubmatch(text)
 	if m == nil {
-		return 0, fmt.Errorf("%q is no duration such as PT1M", text)
+		return 0, fmt.Errorf("%q is not a duration such as PT1M", text)
 	}
 	var seconds float64
 	for i, unit := range []float64{86400, 3600, 60, 1} {
 		if m[i+1] != "" {
 			n, err := strconv.ParseFloat(m[i+1], 64)
 			if err != nil {
-				return 0, fmt.Errorf("%q is no duration: %w", text, err)
+				return 0, fmt.Errorf("%q is not a duration: %w", text, err)
 			}
 			seconds += n * unit
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// The places of the fields of attach.
+// The indices of the fields of attach.
 const (
 	attachName = iota
 	attachHandle
@@ -51,8 +51,8 @@ func (s *session) attach(fields []any) *codec.Condition {
 	return nil
 }
 
-// answerAttach is our side of an attach: the same, with the role turned. With a session it has
-// the end of the session's lock.
+// answerAttach returns the answer to an attach: the same fields with the opposite role. With a
+// session it contains the end of the session's lock.
 func (l *link) answerAttach(fields []any, source, target any, until ...time.Time) {
 	out := []any{l.name, l.handle, l.fromPeer, nil, nil, source, target, nil, nil, nil, l.limit()}
 	for _, i := range []int{attachSndMode, attachRcvMode} {
@@ -70,7 +70,7 @@ func (l *link) answerAttach(fields []any, source, target any, until ...time.Time
 	l.s.c.send(l.s.channel, codec.OpAttach, out, nil)
 }
 
-// refuse answers an attach and ends the link at once, as the standard asks.
+// refuse answers an attach and ends the link at once, as the standard requires.
 func (l *link) refuse(fields []any, cond *codec.Condition) {
 	l.answerAttach(fields, nil, nil)
 	l.Detach(cond)
@@ -81,8 +81,8 @@ func address(v any) string {
 	return codec.Field[string](fields, 0)
 }
 
-// entityPath is the entity that an address names: a path, or a whole URI as the
-// Python SDK sends.
+// entityPath returns the entity that an address names: a path, or a whole URI, which the Python SDK
+// sends.
 func entityPath(address string) string {
 	if _, rest, found := strings.Cut(address, "://"); found {
 		_, address, _ = strings.Cut(rest, "/")
@@ -90,7 +90,7 @@ func entityPath(address string) string {
 	return strings.Trim(address, "/")
 }
 
-// terminus is a source or target in a reply: its address.
+// terminus returns a source or target for a reply, with its address.
 func terminus(code uint64, v any) codec.Described {
 	return codec.Described{Code: code, Value: []any{address(v)}}
 }
@@ -190,7 +190,7 @@ func (l *link) attachReceiver(fields []any) *codec.Condition {
 	if ok {
 		return l.receiver.AttachTo(id)
 	}
-	// The next free one: as long as the other side asks for, or the service's minute.
+	// The next free session is awaited as long as the client asks for, or for the service's minute.
 	wait := time.Minute
 	if m := codec.Field[map[any]any](fields, attachProperties); m != nil {
 		if ms, ok := m[codec.Symbol("com.microsoft:timeout")].(uint32); ok {
@@ -210,8 +210,8 @@ func (l *link) attachReceiver(fields []any) *codec.Condition {
 func (l *link) AcceptSession(id string, until time.Time) {
 	fields := l.waiting
 	l.waiting = nil
-	// The answer has the form of the question: the Go SDK takes only a described
-	// name, the JavaScript SDK only a plain one.
+	// The answer has the form of the request: the Go SDK accepts only a described name, the
+	// JavaScript SDK only a plain one.
 	_, parts := codec.Composite(codec.At(fields, attachSource))
 	var name any = id
 	if asked, is := codec.Field[map[any]any](parts, 7)[codec.Symbol(sessionFilter)].(codec.Described); is {

@@ -12,13 +12,13 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// What the emulator grants: the service's own numbers.
+// The limits of the emulator are the same as the service's.
 const (
 	incomingWindow = 5000
 	senderCredit   = 1000
 	maxChannels    = 5000
 	maxHandles     = 256
-	// idleTimeout is what we ask of the other side, as the service does.
+	// idleTimeout is the idle timeout that the emulator announces, the same as the service's.
 	idleTimeout = 4 * time.Minute
 )
 
@@ -27,17 +27,17 @@ var (
 	protoAMQP = []byte{'A', 'M', 'Q', 'P', 0, 1, 0, 0}
 )
 
-// conn is one connection. Its reader handles frames with the namespace locked; a writer sends
-// what that queued.
+// conn is one connection. Its reader handles frames with the namespace locked; a writer sends the
+// queued frames.
 type conn struct {
 	*host
 	nc net.Conn
 
-	// Guarded by the namespace's lock.
+	// These fields are guarded by the namespace's lock.
 	sessions  map[uint16]*session // by the other side's channel
 	ended     map[uint16]bool     // channels whose session has ended
 	rights    rights
-	hasClaims bool // there is a link to $cbs, of which there is one at most
+	hasClaims bool // there is a link to $cbs, at most one
 
 	mu     sync.Mutex
 	out    []byte
@@ -98,7 +98,7 @@ func (c *conn) serve() error {
 	}
 }
 
-// proto reads the protocol that the other side speaks, and answers with the same.
+// proto reads the client's protocol header, and answers with the same.
 func (c *conn) proto(r io.Reader, want []byte) error {
 	var head [8]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -111,7 +111,7 @@ func (c *conn) proto(r io.Reader, want []byte) error {
 	return nil
 }
 
-// sasl accepts every client: $cbs gets the rights.
+// sasl accepts every client: rights are granted by $cbs.
 func (c *conn) sasl(r io.Reader) error {
 	if err := c.proto(r, protoSASL); err != nil {
 		return err
@@ -129,7 +129,8 @@ func (c *conn) sasl(r io.Reader) error {
 	return nil
 }
 
-// handleFrame handles one frame; the namespace is locked. end says that the other side closes.
+// handleFrame handles one frame; the namespace is locked. end is set if the client closes the
+// connection.
 func (c *conn) handleFrame(f codec.Frame) (end bool, _ *codec.Condition) {
 	switch f.Op {
 	case codec.OpOpen:
@@ -148,8 +149,8 @@ func (c *conn) handleFrame(f codec.Frame) (end bool, _ *codec.Condition) {
 	}
 	s := c.sessions[f.Channel]
 	if c.ended[f.Channel] {
-		// The Go SDK may detach a link, whose attach it gave up, after it ended the
-		// session: other sessions of the connection must not suffer.
+		// The Go SDK may detach a link after it has ended its session, if it gave up the attach.
+		// Other sessions of the connection must not be affected.
 		return false, nil
 	}
 	if s == nil {
@@ -190,7 +191,7 @@ func (c *conn) wakeUp() {
 	}
 }
 
-// finish has the writer end when everything is sent.
+// finish makes the writer end when everything is sent.
 func (c *conn) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,14 +199,13 @@ func (c *conn) finish() {
 	c.wakeUp()
 }
 
-// abort cuts the connection, as a broken cable does.
+// abort cuts the connection abruptly.
 func (c *conn) abort() { _ = c.nc.Close() }
 
-// writeLimit is how long a peer may take that does not read.
+// writeLimit is how long a write to a client that does not read may take.
 const writeLimit = 30 * time.Second
 
-// write sends all queued frames together, and an empty frame when there
-// were none for a while.
+// write sends all queued frames together, and an empty frame after an idle time.
 func (c *conn) write() {
 	signs := time.NewTicker(30 * time.Second)
 	defer signs.Stop()
@@ -236,7 +236,7 @@ func (c *conn) write() {
 			return
 		}
 		if closed {
-			c.wakeUp() // once more, for what came meanwhile
+			c.wakeUp() // once more, for data that arrived meanwhile
 		}
 		if spare = batch; cap(spare) > 1<<20 {
 			spare = nil

@@ -10,7 +10,7 @@ import (
 )
 
 // A verdict whose properties do not fit is refused, as by the service: the message stays locked,
-// and can be settled with fewer. What the queue dead-letters by itself is never lost.
+// and can be settled with fewer. A message that the queue itself dead-letters is never lost.
 func TestAVerdictThatIsRefused(t *testing.T) {
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{MaxDeliveryCount: 1})
@@ -28,7 +28,7 @@ func TestAVerdictThatIsRefused(t *testing.T) {
 	more := map[string]any{"more": strings.Repeat("y", 8<<10)}
 	// By its token alone, since the SDK takes a message that was refused over its link for settled.
 	byToken := &azservicebus.ReceivedMessage{LockToken: m.LockToken}
-	// The SDK asks again for half a minute when a request is refused.
+	// The SDK retries for half a minute when a request is refused.
 	brief, cancel := context.WithTimeout(b.soon(), time.Second)
 	defer cancel()
 	for name, err := range map[string]error{
@@ -64,7 +64,7 @@ func TestAVerdictThatIsRefused(t *testing.T) {
 	}
 }
 
-// A message expires at its absolute time of expiry where its header does not say when.
+// Without an expiry in its header, a message expires at its absolute expiry time.
 func TestAnAbsoluteTimeOfExpiry(t *testing.T) {
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{DeadLetterExpired: true})
@@ -94,7 +94,7 @@ func TestAnAbsoluteTimeOfExpiry(t *testing.T) {
 	}
 }
 
-// A message is forwarded four times at most, and never in a circle.
+// A message is forwarded at most four times, and never in a circle.
 func TestForwardingEnds(t *testing.T) {
 	b := start(t, Options{})
 	for path, to := range map[string]string{"0": "1", "1": "2", "2": "3", "3": "4", "4": "", "longer": "0", "here": "there", "there": "here"} {

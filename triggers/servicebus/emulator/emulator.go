@@ -1,15 +1,14 @@
-// Package emulator is an Azure Service Bus namespace in the process, for tests
-// and for work on a laptop: queues, topics and subscriptions, sessions, dead
-// letters, scheduling, deferral, time to live, forwarding and lock expiry, by the
-// same AMQP 1.0 as the service. It keeps nothing on disk, and it has none of the
-// service's limits to rates; what its users see of it is what azservicebus shows.
+// Package emulator is an in-process Azure Service Bus namespace, for tests and for work on a
+// laptop: queues, topics and subscriptions, sessions, dead letters, scheduling, deferral, time to
+// live, forwarding and lock expiry, over AMQP 1.0 like the service. It stores nothing on disk, and
+// has no rate limits. It implements what azservicebus uses.
 //
 // Package broker has the entities, and package codec the format of frames and messages. This
-// package speaks the protocols over them: AMQP connections (connection.go) with sessions and
-// links (session.go, link.go, attach.go, incoming.go), requests over links (management.go), and
-// the admin API (admin.go).
+// package implements the protocols: AMQP connections (connection.go) with sessions and links
+// (session.go, link.go, attach.go, incoming.go), requests over links (management.go), and the admin
+// API (admin.go).
 //
-// Nothing in it is meant for production.
+// The emulator is not meant for production.
 package emulator
 
 import (
@@ -22,22 +21,22 @@ import (
 )
 
 type (
-	// QueueOptions are a queue's, or a subscription's.
+	// QueueOptions are the options of a queue or subscription.
 	QueueOptions = broker.QueueOptions
 	// Counts are the messages of an entity, by state.
 	Counts = broker.Counts
-	// Usage is what became of an entity's messages.
+	// Usage has the counts of an entity's messages.
 	Usage = broker.Usage
 )
 
 var (
-	// ErrExists is returned if an entity of this name exists already.
+	// ErrExists is returned if an entity with this name exists.
 	ErrExists = broker.ErrExists
-	// ErrNotFound is returned if there is none.
+	// ErrNotFound is returned if the entity does not exist.
 	ErrNotFound = broker.ErrNotFound
 )
 
-// Emulator is one namespace. Its methods are safe for use by many goroutines.
+// Emulator is one namespace. Its methods are safe for concurrent use.
 type Emulator struct {
 	broker.Controls // makes, removes and counts entities
 	*server         // Serve, Close and DropConnections
@@ -54,24 +53,23 @@ func New(o Options) *Emulator {
 	return e
 }
 
-// Admin is the admin API. The clients of Azure ask for it by HTTPS.
+// Admin is the admin API. Azure's clients request it over HTTPS.
 func (e *Emulator) Admin() http.Handler { return &adminAPI{e.Controls, e.host} }
 
-// ConnectionString is one for azservicebus, where the emulator serves AMQP
+// ConnectionString returns a connection string for azservicebus, if the emulator serves AMQP
 // without TLS on an address.
 func (e *Emulator) ConnectionString(address string) string {
 	name, key := "RootManageSharedAccessKey", "emulator"
-	if len(e.host.Keys) > 0 {
-		name, key = e.host.Keys[0].Name, e.host.Keys[0].Key
+	if keys := e.host.accessKeys(); len(keys) > 0 {
+		name, key = keys[0].Name, keys[0].Key
 	}
 	return fmt.Sprintf("Endpoint=sb://%s;SharedAccessKeyName=%s;SharedAccessKey=%s;UseDevelopmentEmulator=true;", address, name, key)
 }
 
-// Jump is called after the clock was set: it runs the timers that are due.
+// Jump must be called after the clock was set: it runs the timers that are due.
 func (e *Emulator) Jump() { e.host.namespace.Jump() }
 
-// SetKeys replaces the shared access keys, and cuts the connections that were
-// let in with the old ones.
+// SetKeys replaces the shared access keys, and cuts the connections that used the old ones.
 func (e *Emulator) SetKeys(keys ...Key) {
 	e.host.namespace.Lock()
 	e.host.Keys = keys
@@ -79,10 +77,10 @@ func (e *Emulator) SetKeys(keys ...Key) {
 	e.DropConnections()
 }
 
-// Delay has every frame that comes and every write take so much longer; 0 ends it.
+// Delay delays every received frame and every write by a duration; 0 ends that.
 func (e *Emulator) Delay(d time.Duration) { e.host.faults.setDelay(d) }
 
-// Busy has the server be busy, as it is when a namespace is throttled: it refuses
+// Busy makes the server busy, like a throttled namespace: it refuses
 // sends, settlements and new receivers, and ends the existing ones.
 func (e *Emulator) Busy(on bool) {
 	e.host.faults.setBusy(on)

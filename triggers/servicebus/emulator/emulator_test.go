@@ -128,7 +128,7 @@ func (b *bed) receive(r *azservicebus.Receiver, n int) (all []*azservicebus.Rece
 	return all
 }
 
-// counts waits until an entity has them.
+// counts waits until an entity has these counts.
 func (b *bed) wantCounts(path string, want Counts) {
 	b.t.Helper()
 	deadline := time.Now().Add(patience)
@@ -471,4 +471,21 @@ func TestWhatWasAskedForAndNotWanted(t *testing.T) {
 		}
 	}
 	b.wantCounts("orders", Counts{})
+}
+
+func TestServeAfterClose(t *testing.T) {
+	e := New(Options{})
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Serve(l); err != nil {
+		t.Errorf("Serve of a closed emulator: %v", err)
+	}
+	if _, err := l.Accept(); err == nil {
+		t.Error("the listener is open")
+	}
 }

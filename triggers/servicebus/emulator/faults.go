@@ -9,7 +9,7 @@ import (
 
 var errBusy = codec.Failure(codec.CondBusy, "The server is busy. Please wait before retrying.")
 
-// faults are what tests have go wrong.
+// faults are the injected faults.
 type faults struct {
 	mu    sync.Mutex
 	delay time.Duration

@@ -8,10 +8,10 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// maxDelivery bounds a message that comes in parts, whatever the limit to its size.
+// maxDelivery limits a message that is received in parts, regardless of the message size limit.
 const maxDelivery = 128 << 20
 
-// transfer takes a message, or a part of one, from the other side.
+// transfer receives a message, or a part of one.
 func (l *link) transfer(f codec.Frame) {
 	c := l.s.c
 	if l.detached {
@@ -56,7 +56,7 @@ func (l *link) transfer(f codec.Frame) {
 // batchFormat is the format of a message whose data sections are messages.
 const batchFormat = 0x80013700
 
-// accept passes a whole message to the management, or to the link's entity.
+// accept passes a complete message to the management node, or to the link's entity.
 func (l *link) accept(data []byte, format uint32) *codec.Condition {
 	if l.manage != nil {
 		m := new(amqp.Message)
@@ -116,9 +116,9 @@ func (l *link) respond(request, response *amqp.Message) {
 	to.sendAnswers()
 }
 
-// replyLink is the link that a request's answer goes to: the one that the request
-// names, by its target's address or by its own name, or else any that receives
-// from the same node, one of the same session first.
+// replyLink returns the link for the answer to a request: the one that the request names, by its
+// target's address or by its own name; otherwise any link that receives from the same node,
+// preferably one of the same session.
 func (l *link) replyLink(request *amqp.Message) (best *link) {
 	name := ""
 	if request.Properties != nil && request.Properties.ReplyTo != nil {

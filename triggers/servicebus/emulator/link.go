@@ -9,8 +9,8 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// link is one way for messages: from the other side to a queue, topic or the
-// management, or from a queue to it; the namespace's lock guards it.
+// link carries messages in one direction: from the client to a queue, topic or the management node,
+// or from a queue to the client. The namespace's lock guards it.
 type link struct {
 	s        *session
 	name     string
@@ -19,7 +19,7 @@ type link struct {
 	path     string
 	detached bool // we detached it
 
-	// What the other side receives.
+	// Outgoing messages.
 	receiver *broker.Receiver // of a queue
 	settled  bool             // it is sent settled: receive and delete
 	credit   uint32           // messages that may still be sent
@@ -30,22 +30,22 @@ type link struct {
 	asks     bool     // it receives answers
 	waiting  []any    // the attach that is to be answered when there is a session
 
-	// What the other side sends.
+	// Incoming messages.
 	manage func(*amqp.Message) *amqp.Message // management; nil: it goes to path
 	claims bool                              // it goes to $cbs
 	part   partial
 	taken  uint32
 }
 
-// partial is a message of which parts have come.
+// partial is a message of which a part has arrived.
 type partial struct {
 	data     []byte
 	delivery uint32
 	format   uint32
-	size     uint64 // of what came, of which data has no more than the limit
+	size     uint64 // of the parts that arrived; data has no more than the limit
 }
 
-// Detach implements broker.Link: it ends the link from our side.
+// Detach implements broker.Link: the emulator ends the link.
 func (l *link) Detach(cond *codec.Condition) {
 	l.leave()
 	if l.detached {
@@ -55,7 +55,7 @@ func (l *link) Detach(cond *codec.Condition) {
 	l.s.c.send(l.s.channel, codec.OpDetach, []any{l.handle, true, cond.Value()}, nil)
 }
 
-// leave takes a link out of its queue.
+// leave removes a link from its queue.
 func (l *link) leave() {
 	l.s.blocked = slices.DeleteFunc(l.s.blocked, func(t transfer) bool { return t.link == l })
 	if l.claims {
@@ -67,10 +67,10 @@ func (l *link) leave() {
 	}
 }
 
-// envelope is what the service may add to a message, and a request to one, in bytes.
+// envelope is the maximum number of bytes that the service adds to a message, and a request to one.
 const envelope = 64 << 10
 
-// limit is the largest message that the link carries; 0 is any.
+// limit is the size of the largest message on the link; 0 is unlimited.
 func (l *link) limit() uint64 {
 	size := l.s.c.MaxMessageSize
 	switch {
@@ -82,7 +82,7 @@ func (l *link) limit() uint64 {
 	return size + envelope
 }
 
-// replenish gives the other side credit to send.
+// replenish gives the client credit to send.
 func (l *link) replenish() {
 	s := l.s
 	s.c.send(s.channel, codec.OpFlow, []any{s.incoming, uint32(incomingWindow), s.outgoing, uint32(incomingWindow),
@@ -94,8 +94,8 @@ func (l *link) CanTake() bool {
 	return l.credit > 0 && l.s.window > 0 && len(l.s.blocked) == 0 && l.waiting == nil && !l.detached
 }
 
-// Transmit implements broker.Link: it sends a message, in as many frames as it takes. Deliveries
-// are numbered apart from frames, and without gaps: the JavaScript SDK checks.
+// Transmit implements broker.Link: it sends a message, in as many frames as necessary. Delivery
+// numbers are independent of frames, and have no gaps: the JavaScript SDK checks that.
 func (l *link) Transmit(tag, data []byte) (delivery uint32) {
 	s := l.s
 	delivery = s.deliveries
@@ -116,7 +116,7 @@ func (l *link) Transmit(tag, data []byte) (delivery uint32) {
 	return delivery
 }
 
-// maxAnswers bounds the answers to one that asks and does not listen.
+// maxAnswers limits the answers to a client that sends requests but does not read.
 const maxAnswers = 10_000
 
 // sendAnswers sends as many answers as the credit allows.

@@ -10,12 +10,12 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// Requests: to $cbs, which takes tokens, and to an entity's $management. The namespace is locked.
+// Requests to $cbs, which accepts tokens, and to an entity's $management. The namespace is locked.
 
 // answer is the response to a request.
 func answer(code int32, description string, value any) *amqp.Message {
 	return &amqp.Message{
-		// Both spellings are in use; the clients look for either.
+		// Both spellings are in use; clients look for one of them.
 		ApplicationProperties: map[string]any{"statusCode": code, "status-code": code, "statusDescription": description},
 		Value:                 value,
 	}
@@ -28,7 +28,7 @@ func problem(code int32, cond *codec.Condition) *amqp.Message {
 	return m
 }
 
-// get reads a request's argument.
+// get returns an argument of a request.
 func get[T any](m *amqp.Message, name string) (out T, ok bool) {
 	arguments, _ := m.Value.(map[string]any)
 	out, ok = arguments[name].(T)
@@ -70,7 +70,7 @@ func (c *conn) manageQueue(q *broker.Queue, m *amqp.Message) *amqp.Message {
 	return problem(501, codec.Failure(codec.CondNotImpl, "The operation '%s' is not implemented.", operation))
 }
 
-// manageTopic answers a request to a topic's $management: only senders have any.
+// manageTopic answers a request to a topic's $management: only senders send any.
 func (c *conn) manageTopic(path string, m *amqp.Message) *amqp.Message {
 	t := c.namespace.Topic(path)
 	operation, _ := m.ApplicationProperties["operation"].(string)
@@ -87,7 +87,7 @@ func (c *conn) manageTopic(path string, m *amqp.Message) *amqp.Message {
 	return problem(501, codec.Failure(codec.CondNotImpl, "The operation is not implemented for topics."))
 }
 
-// lockTokens are the locks that a request names.
+// lockTokens returns the locks that a request names.
 func lockTokens(m *amqp.Message) (out []codec.UUID) {
 	tokens, _ := get[[]amqp.UUID](m, "lock-tokens")
 	for _, token := range tokens {
@@ -128,7 +128,7 @@ func updateDisposition(q *broker.Queue, m *amqp.Message) *amqp.Message {
 	return answer(200, "OK", nil)
 }
 
-// settable are the properties that a message can get, as the emulator's own types.
+// settable are the properties that a message can get, in the emulator's own types.
 func settable(properties map[string]any) map[string]any {
 	out := make(map[string]any, len(properties))
 	for name, value := range properties {
@@ -144,7 +144,7 @@ func settable(properties map[string]any) map[string]any {
 	return out
 }
 
-// peek shows messages: at most as large together as one message may be, unless the first is alone.
+// peek returns messages, together no larger than one message may be, or a single larger one.
 func peek(q *broker.Queue, m *amqp.Message, maxSize uint64) *amqp.Message {
 	from, _ := get[int64](m, "from-sequence-number")
 	count, _ := get[int32](m, "message-count")
@@ -176,7 +176,7 @@ func receiveDeferred(q *broker.Queue, m *amqp.Message) *amqp.Message {
 	return answer(200, "OK", map[string]any{"messages": out})
 }
 
-// schedule takes messages whose annotation says when they are due.
+// schedule accepts messages, each with an annotation for its due time.
 func (c *conn) schedule(path string, m *amqp.Message) *amqp.Message {
 	list, _ := get[[]any](m, "messages")
 	var numbers []int64

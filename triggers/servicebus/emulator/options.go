@@ -7,13 +7,14 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/broker"
 )
 
-// Options are an emulator's. Zero values are the defaults given here.
+// Options are the options of an emulator. Zero values are the defaults given here.
 type Options struct {
-	// MaxMessageSize is the largest message in bytes; 256 KiB, as of the standard tier.
+	// MaxMessageSize is the size of the largest message in bytes; by default 256 KiB, as in the
+	// standard tier.
 	MaxMessageSize uint64
-	// Keys are the shared access keys that are taken; none: everything is.
+	// Keys are the accepted shared access keys; without any, all are accepted.
 	Keys []Key
-	// Now is the clock; time.Now. Jump is called after it was set.
+	// Now is the clock; by default time.Now. Call Jump after it was set.
 	Now func() time.Time
 	Log *slog.Logger // none
 }
@@ -31,14 +32,23 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// host is what all connections share. The lock of the namespace guards their sessions and links too.
+// host is shared by all connections. The lock of the namespace guards their sessions and links,
+// too.
 type host struct {
 	Options
 	namespace *broker.Namespace
 	faults    faults
 }
 
-// allows reports whether something may be done with an entity.
+// accessKeys returns the currently accepted keys; without any, all are accepted. The caller must
+// not hold the lock of the namespace.
+func (h *host) accessKeys() []Key {
+	h.namespace.Lock()
+	defer h.namespace.Unlock()
+	return h.Keys
+}
+
+// allows reports whether an operation on an entity is allowed.
 func (h *host) allows(by rights, path string, what claim) bool {
 	return len(h.Keys) == 0 || by.allow(path, what)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/drover-run/drover/triggers/sdktest"
 )
 
-// The SDKs of other languages, as their users run them: with the connection
-// string that the emulator prints.
+// The SDKs of other languages, used as in applications: with the connection string that the
+// emulator prints.
 
 func TestPythonSDK(t *testing.T) { runSDK(t, "servicebus.py") }
 

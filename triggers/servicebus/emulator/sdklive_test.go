@@ -32,16 +32,16 @@ import (
 
 const sdk = "github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
-// skipped are the live tests that are not run, and why.
+// skipped are the live tests that are not run, with the reason.
 var skipped = map[string]string{
 	"TestAdminClient_TopicAndSub": "wants counts of topics' filters, which the emulator does not have",
 	"Websockets":                  "AMQP over websockets is not emulated",
 	"UsingCustomEndpoint":         "it expects that nothing listens on port 5671",
 	// The emulator delivers all messages at once: it judges the pace of the service, not the protocol.
-	"TestReceiveWithDifferentWaitTime": "it expects that more messages come in a longer wait",
+	"TestReceiveWithDifferentWaitTime": "it expects more messages during a longer wait",
 }
 
-// wanted is how many live tests must pass, of 87.
+// wanted is the number of live tests that must pass, of 87.
 const wanted = 81
 
 func TestSDKLive(t *testing.T) {
@@ -168,7 +168,7 @@ func events(output []byte, do func(event)) {
 	}
 }
 
-// results are how the tests ended, without their parts.
+// results are the results of the tests, without their subtests.
 func results(t *testing.T, output []byte) map[string]string {
 	t.Helper()
 	out := make(map[string]string)
@@ -191,7 +191,7 @@ func outputOf(output []byte, test string) string {
 	return all[:min(len(all), 6000)]
 }
 
-// identity is what a managed identity's endpoint answers.
+// identity answers like the endpoint of a managed identity.
 func identity(w http.ResponseWriter, r *http.Request) {
 	part := func(v any) string {
 		data, _ := json.Marshal(v)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// server accepts connections and finds out what each speaks: AMQP, or HTTP for the admin API.
+// server accepts connections and detects the protocol of each: AMQP, or HTTP for the admin API.
 type server struct {
 	serveAMQP func(net.Conn) // to the connection's end
 	web       webListener
@@ -22,7 +22,7 @@ type server struct {
 	closed    bool
 	listeners []net.Listener
 	amqp      map[net.Conn]struct{}
-	fresh     map[net.Conn]struct{} // of which is not known yet what they speak
+	fresh     map[net.Conn]struct{} // whose protocol is not known yet
 }
 
 func newServer(serveAMQP func(net.Conn), admin http.Handler, log *slog.Logger) *server {
@@ -36,13 +36,13 @@ func newServer(serveAMQP func(net.Conn), admin http.Handler, log *slog.Logger) *
 	return s
 }
 
-// Serve takes connections from a listener until Close, which closes it. They
-// speak AMQP, or HTTP for the admin API: the first bytes tell.
+// Serve accepts connections from a listener until Close, which closes it; after Close it returns at
+// once. The first bytes show whether a client speaks AMQP, or HTTP for the admin API.
 func (s *server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return errors.Join(net.ErrClosed, l.Close())
+		return l.Close()
 	}
 	s.listeners = append(s.listeners, l)
 	s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *server) Serve(l net.Listener) error {
 	}
 }
 
-// Close ends the namespace and all connections; its messages are gone.
+// Close ends the namespace and all connections; its messages are lost.
 func (s *server) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -91,7 +91,7 @@ func (s *server) Close() error {
 	return errors.Join(errs...)
 }
 
-// DropConnections cuts all AMQP connections, as a broken cable does.
+// DropConnections cuts all AMQP connections abruptly.
 func (s *server) DropConnections() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,10 +100,10 @@ func (s *server) DropConnections() {
 	}
 }
 
-// helloLimit is how long one that connects may take to say what it speaks.
+// helloLimit bounds the time until a new connection has announced its protocol.
 const helloLimit = 10 * time.Second
 
-// welcome finds out what a connection speaks, and has it served.
+// welcome detects the protocol of a connection, and serves it.
 func (s *server) welcome(nc net.Conn) {
 	if !s.add(s.fresh, nc) {
 		return
@@ -134,7 +134,7 @@ func (s *server) welcome(nc net.Conn) {
 	}
 }
 
-// add notes a connection, for Close. After Close it closes the connection and returns false.
+// add registers a connection, for Close. After Close it closes the connection and returns false.
 func (s *server) add(to map[net.Conn]struct{}, nc net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +152,7 @@ func (s *server) remove(from map[net.Conn]struct{}, nc net.Conn) {
 	delete(from, nc)
 }
 
-// peeked is a connection whose first bytes were looked at.
+// peeked is a connection of which the first bytes were read.
 type peeked struct {
 	net.Conn
 	r *bufio.Reader
@@ -168,7 +168,7 @@ func (p *peeked) Read(to []byte) (int, error) {
 	return p.Conn.Read(to)
 }
 
-// webListener hands out the connections that speak HTTP.
+// webListener returns the HTTP connections.
 type webListener struct {
 	came chan net.Conn
 	stop chan struct{}

@@ -30,7 +30,7 @@ type transfer struct {
 	payload []byte
 }
 
-// flush sends the transfers that the window has room for.
+// flush sends as many transfers as the window allows.
 func (s *session) flush() {
 	for len(s.blocked) > 0 && s.window > 0 {
 		t := s.blocked[0]
@@ -87,7 +87,7 @@ func (s *session) handleFrame(f codec.Frame) *codec.Condition {
 	return nil
 }
 
-// grant sends the number of transfers that are accepted.
+// grant announces the number of transfers that are accepted.
 func (s *session) grant() {
 	s.granted = s.incoming
 	s.c.send(s.channel, codec.OpFlow, []any{s.incoming, uint32(incomingWindow), s.outgoing, uint32(incomingWindow)}, nil)
@@ -128,10 +128,10 @@ func (s *session) flow(fields []any) {
 	}
 }
 
-// flowEcho is the place of the field by which the other side asks for a flow.
+// flowEcho is the index of the field with which the client requests a flow.
 const flowEcho = 9
 
-// maxRange bounds how many deliveries are settled at once.
+// maxRange limits the number of deliveries that are settled at once.
 const maxRange = 1 << 16
 
 // disposition settles deliveries over the links of the session.
@@ -157,7 +157,7 @@ func (s *session) disposition(fields []any) {
 	}
 }
 
-// settle settles a delivery. One whose lock has ended is not known any more.
+// settle settles a delivery. A delivery whose lock has ended is unknown.
 func (s *session) settle(id uint32, v broker.Verdict) *codec.Condition {
 	for _, l := range s.links {
 		if l.receiver == nil || !l.receiver.HasDelivery(id) {
@@ -171,8 +171,8 @@ func (s *session) settle(id uint32, v broker.Verdict) *codec.Condition {
 	return broker.ErrLost
 }
 
-// confirm confirms that a message is settled with the outcome that was asked for,
-// as the Python SDK requires, or reports why it is not.
+// confirm confirms that a message was settled with the requested outcome, as the Python SDK
+// requires, or reports why it was not.
 func (s *session) confirm(id uint32, outcome uint64, cond *codec.Condition) {
 	state := codec.Described{Code: outcome, Value: []any{}}
 	if cond != nil {

@@ -5,7 +5,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// verdictOf reads what a disposition does with a message, and the AMQP type of that.
+// verdictOf parses the outcome of a disposition, and its AMQP type.
 func verdictOf(fields []any) (v broker.Verdict, outcome uint64) {
 	outcome, values := codec.Composite(codec.At(fields, 4))
 	v.Kind = broker.Released
@@ -41,7 +41,7 @@ func verdictOf(fields []any) (v broker.Verdict, outcome uint64) {
 	return v, outcome
 }
 
-// properties are a map of a frame as application properties.
+// properties returns a map from a frame as application properties.
 func properties(m map[any]any) map[string]any {
 	out := make(map[string]any, len(m))
 	for k, v := range m {

@@ -147,17 +147,17 @@ func Explain(err error, needs Right) error {
 	case TooLarge(err):
 		return fmt.Errorf("%w: a message is larger than the entity allows now (MaxMessageSizeInKilobytes); raise that to receive it", err)
 	case strings.Contains(text, "expiredtoken"):
-		return fmt.Errorf("%w; the signature has ended, or this machine's clock is wrong", err)
+		return fmt.Errorf("%w; the signature has expired, or this machine's clock is wrong", err)
 	case code == azservicebus.CodeUnauthorizedAccess:
 		return fmt.Errorf("%w; the key or identity needs the right %s (%s)", err, needs.Claim, needs.Role)
 	case code == azservicebus.CodeNotFound, strings.Contains(text, "amqp:not-found"):
-		return fmt.Errorf("%w; is the name right, and is it made? create: true makes it", err)
+		return fmt.Errorf("%w; check the name; create: true creates it", err)
 	case strings.Contains(text, "entity-disabled"):
-		return fmt.Errorf("%w; it was switched off: set its status to Active", err)
+		return fmt.Errorf("%w; it is disabled: set its status to Active", err)
 	case strings.Contains(text, "an entity that requires sessions"):
 		return fmt.Errorf("%w; set sessions: true", err)
 	case strings.Contains(text, "does not require sessions"):
-		return fmt.Errorf("%w; leave sessions out, or make the entity anew with sessions", err)
+		return fmt.Errorf("%w; remove sessions, or recreate the entity with sessions", err)
 	}
 	return err
 }

@@ -3,9 +3,11 @@ package namespace
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"syscall"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 
@@ -36,6 +38,9 @@ func (a *Access) dial(plain bool) func(context.Context, azservicebus.NewWebSocke
 		var c net.Conn
 		if plain {
 			c, err = new(net.Dialer).DialContext(ctx, "tcp", address)
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				err = fmt.Errorf("%w; is the emulator running? To start one: drover emulate servicebus --queue NAME", err)
+			}
 		} else {
 			config := a.TLS.Clone() // Clone returns nil for nil
 			if config == nil {

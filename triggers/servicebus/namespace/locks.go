@@ -1,11 +1,13 @@
 package namespace
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+	"github.com/Azure/go-amqp"
 )
 
 // The shortest and the longest lock that the service offers.
@@ -34,4 +36,25 @@ func LockTime(text *string) time.Duration {
 func LockLost(err error) bool {
 	var e *azservicebus.Error
 	return errors.As(err, &e) && e.Code == azservicebus.CodeLockLost
+}
+
+// AbandonLeft abandons a message that was locked over the link of a killed daemon. The lock of a message
+// without a session outlives the link, and the management node of the entity accepts its token.
+func AbandonLeft(ctx context.Context, r *azservicebus.Receiver, token string) error {
+	var m azservicebus.ReceivedMessage
+	copy(m.LockToken[:], token)
+	return r.AbandonMessage(ctx, &m, nil)
+}
+
+// Refused reports whether the service refused the request itself. A lost lock, a lost
+// connection and a timeout do not count.
+func Refused(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	var known *azservicebus.Error // a lost lock or connection, a missing right or entity
+	var link *amqp.LinkError
+	var session *amqp.SessionError
+	var connection *amqp.ConnError
+	return !errors.As(err, &known) && !errors.As(err, &link) && !errors.As(err, &session) && !errors.As(err, &connection)
 }

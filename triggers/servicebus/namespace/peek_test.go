@@ -3,12 +3,13 @@ package namespace
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// shelf shows messages whose answers are lost where they are too large for a link.
+// shelf has messages whose answers are lost if they are too large for a link.
 type shelf struct {
 	sizes []int // of the messages, by their sequence numbers from 1
 	most  int
@@ -31,7 +32,7 @@ func (s *shelf) PeekMessages(_ context.Context, n int, o *azservicebus.PeekMessa
 	return out, nil
 }
 
-// Messages of any size that a link takes are looked at, a page at a time.
+// Messages of any size that a link accepts are peeked, a page at a time.
 func TestLookAtLargeMessages(t *testing.T) {
 	s := &shelf{most: 262_144}
 	for range 100 {
@@ -55,5 +56,13 @@ func TestLookAtLargeMessages(t *testing.T) {
 	}
 	if seen != 100 || len(s.asked) > 110 || s.asked[0] != MaxPeek {
 		t.Errorf("%d messages in %d looks, the first for %d", seen, len(s.asked), s.asked[0])
+	}
+}
+
+// A connection string of the emulator without one is an error that has the command to start it.
+func TestDialWithoutAnEmulator(t *testing.T) {
+	_, err := (&Access{}).dial(true)(t.Context(), azservicebus.NewWebSocketConnArgs{Host: "wss://127.0.0.1:1/$servicebus/websocket"})
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1: connect: connection refused; is the emulator running? To start one: drover emulate servicebus") {
+		t.Error(err)
 	}
 }

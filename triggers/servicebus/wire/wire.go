@@ -14,7 +14,7 @@ func New(c net.Conn) net.Conn { return &conn{Conn: c} }
 
 type conn struct {
 	net.Conn
-	store []byte // the buffer of which buf is a part
+	store []byte // the buffer that contains buf
 	buf   []byte
 	base  int64 // the position of buf[0] in the stream
 	ready int   // buf[:ready] can be returned

@@ -46,7 +46,7 @@ func encoded(t *testing.T, m *amqp.Message) []byte {
 	return out
 }
 
-// However a stream is cut into frames and reads, the same messages come out.
+// The same messages are read, regardless of how a stream is cut into frames and reads.
 func TestWire(t *testing.T) {
 	bad := encoded(t, &amqp.Message{
 		Annotations:           amqp.Annotations{"x-opt-partition-key": int64(1), "kept": "x"},
@@ -86,7 +86,7 @@ func TestWire(t *testing.T) {
 	}
 }
 
-// The service's limit is removed from its attach as a sender alone.
+// The service's limit is removed only from its attach as a sender.
 func TestLiftLimit(t *testing.T) {
 	attach := func(role byte, limit string) []byte {
 		return []byte("\xc0" + string(rune(13+len(limit))) + "\x0b\xa1\x01n\x43" + string([]byte{role}) + "\x40\x40\x40\x40\x40\x40\x40" + limit)
@@ -104,7 +104,7 @@ func TestLiftLimit(t *testing.T) {
 	liftLimit([]byte("\xc0\x05\x0b\xa1"), 0) // it ends early
 }
 
-// A body that is nested more deeply than a stack can hold, and one that ends early.
+// A body that is nested too deeply for a stack, and one that is truncated.
 func TestAMessageThatIsNestedDeeply(t *testing.T) {
 	deep := append([]byte{0x00, 0x53, 0x77}, make([]byte, 1<<20)...)
 	deep = append(deep, bytes.Repeat([]byte{0x40}, 1<<20+1)...)
@@ -126,7 +126,7 @@ func TestAMessageThatIsNestedDeeply(t *testing.T) {
 	}
 }
 
-// Whatever comes, nothing panics, and a message that is read as it is stays as it is.
+// No input makes the decoder panic, and a message that is only read stays unchanged.
 func FuzzRepair(f *testing.F) {
 	whole, err := (&amqp.Message{
 		Header: &amqp.MessageHeader{}, Annotations: amqp.Annotations{"x-opt-partition-key": int64(1), "n": []any{int8(1), map[any]any{"a": 1.5}}},

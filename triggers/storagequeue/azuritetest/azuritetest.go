@@ -33,7 +33,7 @@ type Server struct {
 	running sync.WaitGroup
 }
 
-// Start runs Azurite over a directory of its own until the test ends. If it is not
+// Start runs Azurite over its own directory until the test ends. If it is not
 // installed, the test is skipped; in CI it fails.
 func Start(t testing.TB) *Server {
 	t.Helper()

@@ -36,7 +36,7 @@ func start(t *testing.T) (e *emulator.Emulator, connection string) {
 	return e, emulator.ConnectionString(l.Addr().String())
 }
 
-// said is an answer, in short: the error's code, or what came.
+// said is the short form of an answer: the error's code, or the result.
 func said(err error, values ...any) string {
 	var refused *azcore.ResponseError
 	switch {
@@ -50,7 +50,7 @@ func said(err error, values ...any) string {
 
 func ptr[T any](v T) *T { return &v }
 
-// answers asks the same of a server, whichever it is, and notes what it says.
+// answers sends the same requests to any server, and records the answers.
 func answers(t *testing.T, connection string) (out []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -176,7 +176,7 @@ func TestTheSameAnswersAsAzurite(t *testing.T) {
 	}
 }
 
-// Messages end, and a queue that held many of them is not kept long by those.
+// Messages expire, and a queue that had many of them is not slow because of those.
 func TestTimeToLive(t *testing.T) {
 	e, connection := start(t)
 	if err := e.CreateQueue("orders"); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/drover-run/drover/triggers/storagequeue/emulator"
 )
 
-// The SDKs of other languages. The same checks hold for Azurite.
+// The SDKs of other languages. The same checks pass with Azurite.
 
 func TestPythonSDK(t *testing.T) { runSDK(t, "storagequeue.py") }
 
@@ -44,7 +44,7 @@ func TestExamplesOfTheDocumentation(t *testing.T) {
 	}
 }
 
-// A request may have line ends between its elements, as files on Windows have.
+// A request may have line breaks between its elements, like files on Windows.
 func TestLineEndsAroundElements(t *testing.T) {
 	e, _ := start(t)
 	if err := e.CreateQueue("lines"); err != nil {

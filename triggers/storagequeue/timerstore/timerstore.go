@@ -1,5 +1,5 @@
-// Package timerstore keeps the state of a timer in a storage queue of its own, whose only message
-// is hidden until the timer is due. Whoever receives it then runs the timer, and renews the
+// Package timerstore keeps the state of a timer in its own storage queue, whose only message
+// is hidden until the timer is due. The instance that receives it runs the timer, and renews the
 // message's lease meanwhile. No blobs are used.
 package timerstore
 

@@ -152,7 +152,7 @@ func TestQueueName(t *testing.T) {
 			t.Errorf("%s: %s, want %s", function, got, want)
 		}
 		if !queueName.MatchString(got) || len(got) > 63-20 {
-			t.Errorf("%s: %s is no name of a queue", function, got)
+			t.Errorf("%s: %s is not a name of a queue", function, got)
 		}
 	}
 	if QueueName("shop", "cleanUp") == QueueName("shop", "cleanup") || QueueName("shop", "a.b") == QueueName("shop", "a:b") {

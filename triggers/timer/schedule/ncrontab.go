@@ -115,7 +115,7 @@ func (f field) parsePart(text string) (set uint64, note string, err error) {
 	return set, note, err
 }
 
-// cycle returns what a field counts through.
+// cycle returns the values of a field in order.
 func (f field) cycle() string {
 	return map[string]string{"second": "minute", "minute": "hour", "hour": "day", "day": "month", "month": "year", "day of the week": "week"}[f.name]
 }
@@ -168,7 +168,7 @@ func hintFor(text string) string {
 
 // parseSpan parses [d.]hh:mm[:ss[.fraction]].
 func parseSpan(text string) (time.Duration, error) {
-	malformed := errors.New("this is no time span; write hours, minutes and seconds, such as 00:05:00, or with days, 1.00:00:00")
+	malformed := errors.New("this is not a time span; write hours, minutes and seconds, such as 00:05:00, or with days, 1.00:00:00")
 	var days int
 	clock := text
 	if before, after, found := strings.Cut(text, "."); found && !strings.ContainsRune(before, ':') {
@@ -178,7 +178,7 @@ func parseSpan(text string) (time.Duration, error) {
 		}
 		days, clock = int(n), after
 	}
-	const maxDays = 100 * 366 // far below what a Duration holds
+	const maxDays = 100 * 366 // far below the maximum of a Duration
 	if days > maxDays {
 		return 0, fmt.Errorf("%d days is more than %d", days, maxDays)
 	}

@@ -33,7 +33,7 @@ type Schedule struct {
 	notes []string
 }
 
-// Parse parses an NCRONTAB expression, whose times are those of a zone, or a time span:
+// Parse parses an NCRONTAB expression, with times in a zone, or a time span:
 // [d.]hh:mm[:ss]. The error contains neither the text nor its place.
 func Parse(text string, zone *time.Location) (*Schedule, error) {
 	s := &Schedule{text: strings.TrimSpace(text), zone: zone}
@@ -72,8 +72,8 @@ func (s *Schedule) IsFrequent() bool {
 	return bits.OnesCount64(s.cron.Second) > 1
 }
 
-// maxYears bounds the search for an occurrence. February 29 comes on a given day of the week at
-// least every 40 years. robfigYears is the bound of one search of the library.
+// maxYears limits the search for an occurrence. February 29 falls on a given day of the week at
+// least every 40 years. robfigYears is the limit of one search of the library.
 const (
 	maxYears    = 45
 	robfigYears = 5
@@ -160,7 +160,7 @@ func (s *Schedule) nextByCron(from time.Time) time.Time {
 	return time.Time{}
 }
 
-// wallClock returns what a clock shows at t, as a time in UTC.
+// wallClock returns the wall-clock time at t, as a time in UTC.
 func wallClock(t time.Time) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }

@@ -27,8 +27,8 @@ func parse(t testing.TB, text, in string) *Schedule {
 
 const form = "Mon 2006-01-02 15:04:05 -07"
 
-// The expected times are those of NCRONTAB and of the Azure Functions host. Only "autumn, a point, long before" differs: the host
-// leaves it out.
+// The expected times are the same as in NCRONTAB and the Azure Functions host. Only "autumn, a
+// point, long before" differs: the host skips it.
 func TestNext(t *testing.T) {
 	const start = "2026-11-30T23:10:07Z" // a Monday
 	for _, test := range []struct {
@@ -101,7 +101,7 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// Through both changes of a year, occurrences are in order, and a daily one comes once a day.
+// Through both changes of a year, occurrences are in order, and a daily schedule has one a day.
 func TestNextThroughAYear(t *testing.T) {
 	for _, text := range []string{"0 30 2 * * *", "0 0 0 * * *", "0 30 1 * * *"} {
 		for _, name := range []string{"Europe/Berlin", "America/Los_Angeles", "America/Sao_Paulo", "Australia/Lord_Howe", "Africa/Casablanca"} {
@@ -130,7 +130,7 @@ func TestNextThroughAYear(t *testing.T) {
 	}
 }
 
-// Each quarter of an hour comes once, whatever the clock does.
+// Each quarter of an hour occurs once, regardless of clock changes.
 func TestIntervalThroughAYear(t *testing.T) {
 	s := parse(t, "0 */15 * * * *", "Europe/Berlin")
 	at := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -181,11 +181,11 @@ func TestErrors(t *testing.T) {
 		{"24:00:00", "it has 24 hours"},
 		{"00:60:00", "it has 60 minutes"},
 		{"00:00:60", "it has 60 seconds"},
-		{"00:05:00:00", "no time span"},
-		{"-00:05:00", "no time span"},
-		{"x.00:05:00", "no time span"},
-		{"00:05:", "no time span"},
-		{"00:05:01.", "no time span"},
+		{"00:05:00:00", "not a time span"},
+		{"-00:05:00", "not a time span"},
+		{"x.00:05:00", "not a time span"},
+		{"00:05:", "not a time span"},
+		{"00:05:01.", "not a time span"},
 		{"99999.00:00:00", "days is more than"},
 		{"5", "it has 1 fields"},
 	} {

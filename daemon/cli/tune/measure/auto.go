@@ -97,11 +97,10 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	}
 	now := f.Pool.Settings()
 	c.Settings = tune.Settings{Processes: f.Pool.Stats().Ready, Threads: now.Threads, Coroutines: now.Coroutines}
-	switch {
-	case !t.baseline.Async:
-		c.Coroutines = 0
-	case !t.baseline.Executor && len(t.Requested.Threads) == 0:
+	if t.baseline.Async {
 		c.Threads = 0
+	} else {
+		c.Coroutines = 0
 	}
 	if c.Problem != "" {
 		return errors.New(c.Problem)
@@ -121,7 +120,7 @@ func (t *gridRun) compareAuto(ctx context.Context, timed context.Context) {
 		t.Report.NoAuto = "the run was stopped before"
 		return
 	case t.autoTime == 0:
-		t.Report.NoAuto = fmt.Sprintf("there was no time for it, which takes --for %v at least", 2*minAuto)
+		t.Report.NoAuto = fmt.Sprintf("there was no time for it; it needs at least --for %v", 2*minAuto)
 		return
 	}
 	t.Print("auto: %.0f s, from nothing", time.Until(t.end).Seconds())
@@ -130,7 +129,7 @@ func (t *gridRun) compareAuto(ctx context.Context, timed context.Context) {
 		if ctx.Err() != nil {
 			t.Report.NoAuto = "the run was stopped before"
 		} else if timed.Err() != nil {
-			t.Report.NoAuto = "the time was up before it was measured"
+			t.Report.NoAuto = "the time ended before it was measured"
 		}
 	}
 }

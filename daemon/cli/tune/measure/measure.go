@@ -29,10 +29,14 @@ type Options struct {
 	Function  string // its name
 	Requested tune.Requested
 	Messages  []*triggers.Message // at least one
-	// Report has what the command has filled in. Run adds its measurements.
+	// Report is filled in by the command. Run adds its measurements.
 	Report *tune.Report
 	// Print prints a line of progress.
 	Print func(format string, args ...any)
+	// Begin reports that the cell with this number is measured next, and Measured that it was added to
+	// the report, with its result as text. Run calls both from the caller's goroutine.
+	Begin    func(number, all int, s tune.Settings)
+	Measured func(number, all int, result string)
 }
 
 // StartError reports that the workers could not start, because of Err.
@@ -68,12 +72,6 @@ const (
 	baselineCalls = 50
 	minBaseline   = 500 * time.Millisecond
 	maxBaseline   = 1500 * time.Millisecond
-	// minProbeRun is the shortest run that has time to find out whether an async function uses its
-	// loop's executor; probeGain is the gain by threads that shows it.
-	minProbeRun  = 15 * time.Second
-	probeGain    = 1.3
-	probeThreads = 16
-	probeCalls   = 64 // in flight
 	// settleShare is the fraction of a cell's time that is for settling, at most maxSettle.
 	settleShare = 0.25
 	maxSettle   = 3 * time.Second
@@ -104,6 +102,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	t.Print("%d settings, %.1f s for each", len(plan.Cells), plan.Each.Seconds())
 	for i, s := range plan.Cells {
 		if timed.Err() == nil && t.gridTime() > 0 {
+			t.Begin(i+1, len(plan.Cells), s)
 			t.measureCell(timed, plan.Cells[i:], i+1, len(plan.Cells))
 			continue
 		}
@@ -113,7 +112,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	if now, err := reader.ReadMachine(); err == nil && t.closeRig(t.drainTime(ctx)) == nil {
 		others := hostinfo.OthersBusy(before, now, t.endedCPU+telemetry.ProcessCPU()-own, time.Since(t.began))
 		if others > reportedCores { // false if it is unknown
-			t.addNote("other programs used %.1f cores while it ran: on a quiet machine the numbers would be others", others)
+			t.addNote("other programs used %.1f cores during the run: the results would differ on an idle machine", others)
 		}
 	}
 	t.Report.Stopped = ctx.Err() != nil
@@ -125,7 +124,7 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 // gridTime returns how much time is left for the grid.
 func (t *gridRun) gridTime() time.Duration { return time.Until(t.end) - t.autoTime - closeTime }
 
-// explainError returns, in place of err, the error of a run that was too short or was stopped.
+// explainError returns, instead of err, the error of a run that was too short or was stopped.
 func (t *gridRun) explainError(ctx context.Context, err error, length time.Duration) error {
 	switch {
 	case ctx.Err() != nil:
@@ -227,16 +226,20 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 	if t.baseline.Async {
 		kind = "async"
 	}
-	t.Print("first look: %s, a call takes %s and %.0f %% of a core; a worker starts in %.1f s and has %d MiB", kind, tune.FormatSeconds(c.P50), 100*t.baseline.Busy, startUp.Seconds(), c.Memory>>20)
+	t.Print("first measurement: %s, a call takes %s and %.0f %% of a core; a worker starts in %.1f s and uses %d MiB", kind, tune.FormatSeconds(c.P50), 100*t.baseline.Busy, startUp.Seconds(), c.Memory>>20)
 	t.checkNumbers()
-	return t.probeExecutor(ctx, length)
+	return nil
 }
 
 // checkNumbers drops the requested numbers that make no difference, and notes what limits others.
 func (t *gridRun) checkNumbers() {
 	if !t.baseline.Async && len(t.Requested.Coroutines) > 0 {
 		t.Requested.Coroutines = nil
-		t.addNote("--coroutines are for async functions, and %s is none: they were left out", t.Function)
+		t.addNote("--coroutines applies only to async functions, and %s is not async: ignored", t.Function)
+	}
+	if t.baseline.Async && len(t.Requested.Threads) > 0 {
+		t.Requested.Threads = nil
+		t.addNote("--threads applies only to functions that are not async, and %s is async: ignored", t.Function)
 	}
 	code, _ := t.Apps.Config.Functions[t.Function].Handler.Code()
 	var others []string
@@ -246,48 +249,15 @@ func (t *gridRun) checkNumbers() {
 		}
 	}
 	if len(others) > 0 {
-		t.addNote("the numbers are the app's, so they are for %s, too, which had no load here", strings.Join(others, ", "))
+		t.addNote("the numbers apply to the whole app, so also to %s, which had no load here", strings.Join(others, ", "))
 	}
 	if n := t.Apps.Config.Functions[t.Function].Concurrency; n > 0 {
-		t.addNote("the function's concurrency in the configuration holds it at %d messages in flight, whatever the settings", n)
+		t.addNote("the function's concurrency in the configuration limits it to %d messages in flight, regardless of the settings", n)
 	}
 }
 
 func (t *gridRun) addNote(format string, args ...any) {
 	t.Report.Notes = append(t.Report.Notes, fmt.Sprintf(format, args...))
-}
-
-// probeExecutor measures whether an async function gains by threads, which its loop's executor
-// uses.
-func (t *gridRun) probeExecutor(ctx context.Context, length time.Duration) error {
-	if !t.baseline.Async || !t.baseline.Threads || len(t.Requested.Threads) > 0 {
-		return nil
-	}
-	if length < minProbeRun {
-		t.addNote("there was no time to find out whether the function uses its loop's executor, so threads were left as they are")
-		return nil
-	}
-	var rates []float64
-	for _, threads := range []int{1, probeThreads, 1} {
-		if err := t.useSettings(ctx, tune.Settings{Processes: 1, Threads: threads, Coroutines: probeCalls}); err != nil {
-			return &StartError{err}
-		}
-		c, err := t.rig.measureCell(ctx, max(200*time.Millisecond, t.baseline.Call), max(minBaseline, 2*t.baseline.Call))
-		if err != nil {
-			return err
-		}
-		rates = append(rates, c.Throughput)
-		if len(rates) == 2 && rates[1] <= probeGain*rates[0] {
-			return nil
-		}
-	}
-	// The machine may only have had more time during the second measurement: then the third is as
-	// fast.
-	one := max(rates[0], rates[2])
-	if t.baseline.Executor = rates[1] > probeGain*one; t.baseline.Executor {
-		t.Print("with %d threads it does %s calls/s, with one %s: it uses its loop's executor", probeThreads, tune.FormatNumber(rates[1]), tune.FormatNumber(one))
-	}
-	return nil
 }
 
 // measureCell measures the first of the settings that are left.
@@ -299,7 +269,7 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 		} else {
 			c := tune.Cell{Settings: s, Problem: term.OneLine("it did not start: "+err.Error(), 200)}
 			t.Report.Cells = append(t.Report.Cells, c)
-			t.Print("%d of %d: %v: %s", number, all, s, c.Problem)
+			t.Measured(number, all, fmt.Sprintf("%v: %s", s, c.Problem))
 		}
 		return
 	}
@@ -319,7 +289,7 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 		why, _ := t.rig.lastFailure()
 		text += fmt.Sprintf(", %d failed: %s", c.Failed, term.OneLine(why, 80))
 	}
-	t.Print("%d of %d: %v: %s", number, all, s, text)
+	t.Measured(number, all, fmt.Sprintf("%v: %s", s, text))
 }
 
 // skipSettings reports settings for which no time was left.

@@ -15,7 +15,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// rig is a function under load: its real pool, handler and dispatcher, and a source in place of
+// rig is a function under load: its real pool, handler and dispatcher, and a source instead of
 // its queue. It has neither outputs nor traces.
 type rig struct {
 	f      *apps.Standalone
@@ -37,13 +37,13 @@ const (
 	pollInterval = 10 * time.Millisecond
 )
 
-// configOf returns the configuration of one function with the settings, and without its outputs
-// and traces.
+// configOf returns the configuration of one function with the settings, and without its traces. Of
+// its outputs only those with a name are left, to which nothing is sent.
 func configOf(cfg *configs.Config, name string, s tune.Settings) *configs.Config {
 	out := *cfg
 	out.Traces = configs.Traces{}
 	f := cfg.Functions[name]
-	f.Output = nil
+	f.Output = f.Output.OnlyNamed()
 	out.Functions = map[string]configs.Function{name: f}
 	out.Apps = maps.Clone(cfg.Apps)
 	code, _ := f.Handler.Code()
@@ -181,7 +181,7 @@ func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) e
 	if c.Calls == 0 {
 		c.Problem = fmt.Sprintf("no call ended within %.1f s", seconds)
 		if err := r.f.LoadError(); err != nil {
-			c.Problem = "its code does not load any more: " + err.Error()
+			c.Problem = "its code no longer loads: " + err.Error()
 		}
 	}
 	return ctx.Err()

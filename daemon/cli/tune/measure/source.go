@@ -21,7 +21,7 @@ type source struct {
 	inFlightCount int
 }
 
-// newSource returns a source of these messages, of which there must be at least one.
+// newSource returns a source of at least one message.
 func newSource(messages []*triggers.Message) *source {
 	s := &source{messages: messages}
 	s.inFlight.prev, s.inFlight.next = &s.inFlight, &s.inFlight

@@ -8,7 +8,7 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// The counts of a window do not depend on where in the calls it begins and ends.
+// The counts of a window do not depend on its position relative to the calls.
 func TestSourceCountsPartsOfCalls(t *testing.T) {
 	at := time.Now()
 	after := func(seconds float64) time.Time { return at.Add(time.Duration(seconds * float64(time.Second))) }

@@ -3,7 +3,7 @@
 import asyncio
 import datetime
 import json
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import drover
 
@@ -29,6 +29,8 @@ def wrong(message: drover.Message) -> None:
     """Where drover had no types, mypy --strict would say that these comments are not needed."""
     number: int = message.id  # type: ignore[assignment]
     drover.Output(b"", subject=number)  # type: ignore[arg-type]
+    drover.Outputs([message])  # type: ignore[arg-type]
+    drover.Response(b"", "200")  # type: ignore[arg-type]
 
 
 def about(message: drover.Message) -> Dict[str, Optional[str]]:
@@ -80,6 +82,8 @@ def orders(message: drover.Message, context: drover.Context) -> drover.Output:
         subject="order.done",
         to="shop",
         partition_key="7",
+        scheduled_at=datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1),
+        time_to_live=datetime.timedelta(hours=2),
         attributes={"color": "red"},
     )
     output.properties["content_type"] = "application/x-order"
@@ -95,7 +99,34 @@ async def sessions(message: drover.Message, context: drover.Context) -> Union[by
     return context.session_state
 
 
+def split(message: drover.Message) -> drover.Outputs:
+    lines: List[str] = message.text().splitlines()
+    outputs = drover.Outputs({"$return": drover.Output(lines, session_id="s")}, result=len(lines), lines=lines, audit={"lines": len(lines)})
+    outputs.messages["more"] = None
+    outputs.result = str(outputs.result)
+    return outputs
+
+
+def page(message: drover.Message) -> drover.Response:
+    response = drover.Response(message.body, 201, {"X-A": "1"}, content_type="a/b")
+    status: int = response.status
+    headers: List[Tuple[str, str]] = response.headers
+    return drover.Response((part for part in ("a", "b")), status=status, headers=headers)
+
+
+def batch(messages: List[drover.Message], context: drover.Context) -> drover.Verdicts:
+    verdicts = drover.Verdicts([drover.Reject("empty") if not m.body else None for m in messages], result={"n": len(messages)})
+    assert not isinstance(verdicts.verdicts, dict) and verdicts.result
+    return verdicts
+
+
+def by_id(messages: List[drover.Message]) -> drover.Verdicts:
+    return drover.Verdicts({m.id: drover.Retry("later", after=5) for m in messages})
+
+
 def tested() -> None:
     """As an app's own tests make them."""
+    assert page(drover.Message(b"")).headers == [("X-A", "1")]
+    assert sorted(split(drover.Message(b"a\nb")).messages) == ["$return", "audit", "lines", "more"]
     message = drover.Message(b"{}", attempt=2)
     assert orders(message, drover.Context("orders", message=message)).body

@@ -5,20 +5,24 @@ A function has one of these forms, also with `async def`::
     def f(body): ...               # the bytes
     def f(message): ...            # a Message, by the parameter's name or annotation
     def f(message, context): ...   # a Message and a Context
+    def f(order: Order): ...       # the body, decoded as str, dict, list, a dataclass, a pydantic model; also with the others
+    def f(messages): ...           # a list of Messages, if the configuration has batch; also with a Context
 
-It returns None, bytes, str, a value that JSON can represent, or an Output. An exception is a
-failed attempt, unless it is Reject or Retry. Timeout is raised when the attempt times out.
+It returns None, bytes, str, a value that JSON can represent, an Output, Outputs, or in an HTTP
+function a Response. An exception is a failed attempt, unless it is Reject or Retry. Timeout is
+raised when the attempt times out.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import re
 import struct
 import time
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, Callable, Iterable, Mapping, Sequence, TypeVar
 
-__all__ = ["Context", "Message", "Output", "Reject", "Retry", "Timeout", "after_fork", "at_exit"]
+__all__ = ["Context", "Message", "Output", "Outputs", "Reject", "Response", "Retry", "Timeout", "Verdicts", "after_fork", "at_exit"]
 
 
 class Reject(Exception):
@@ -29,7 +33,7 @@ _LONGEST_RETRY = 30 * 86400  # seconds
 
 
 class Retry(Exception):
-    """Raised by a function to retry the message after so many seconds (None: the function's backoff)."""
+    """Raised by a function to retry the message after this many seconds (None: the function's backoff)."""
 
     def __init__(self, reason: object = "", *, after: float | None = None) -> None:
         if after is not None and not 0 <= float(after) <= _LONGEST_RETRY:
@@ -100,7 +104,7 @@ class Message:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The headers set by the sender, a dict of str to str. docs/workers.md describes the
+        """The headers set by the sender, a dict of str to str. docs/messages.md describes the
         form of values that are not text. If a header has several values, this is the first."""
         if self._attributes is None:
             attributes: dict[str, str] = {}
@@ -116,7 +120,7 @@ class Message:
     @property
     def properties(self) -> dict[str, str]:
         """The properties set by the source, a dict of str to str: content_type,
-        sequence_number and others that docs/workers.md lists."""
+        sequence_number and others that docs/messages.md lists."""
         if self._properties is None:
             self._properties = dict(self._pairs()[1])
         return self._properties
@@ -215,15 +219,27 @@ class Message:
         return f"<drover.Message {self.id} attempt {self.attempt}, {len(self.body)} bytes>"
 
 
+def _time_text(at: datetime.datetime) -> str:
+    """Returns a time for a property of an output. A time without a zone is in UTC."""
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=datetime.timezone.utc)
+    return at.astimezone(datetime.timezone.utc).isoformat()
+
+
+def _seconds_text(life: datetime.timedelta) -> str:
+    return f"{life.total_seconds():.6f}".rstrip("0").rstrip(".")
+
+
 class Output:
-    """An output with properties, for outputs that support them. A function returns it in
-    place of the body, for example as the reply to a request::
+    """An output with properties, for outputs that support them. A function returns it
+    instead of the body, for example as the reply to a request::
 
         return drover.Output(result, correlation_id=message.correlation_id or message.id,
                              session_id=message.reply_to_session)
 
     The body is any value that a function may return. If it is encoded as JSON, the default
-    content_type is application/json."""
+    content_type is application/json. Service Bus and storage queues hide the message until
+    scheduled_at, which is in UTC if it has no zone, and drop it after time_to_live."""
 
     __slots__ = ("attributes", "body", "properties")
 
@@ -240,6 +256,8 @@ class Output:
         subject: str | None = None,
         to: str | None = None,
         partition_key: str | None = None,
+        scheduled_at: datetime.datetime | None = None,
+        time_to_live: datetime.timedelta | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         if isinstance(body, Output):
@@ -260,6 +278,10 @@ class Output:
             )
             if value is not None
         }
+        if scheduled_at is not None:
+            self.properties["scheduled_at"] = _time_text(scheduled_at)
+        if time_to_live is not None:
+            self.properties["time_to_live"] = _seconds_text(time_to_live)
         self.attributes: dict[str, str] = dict(attributes or ())
         for name, value in (*self.properties.items(), *self.attributes.items()):
             if not isinstance(value, str) or not isinstance(name, str):
@@ -267,6 +289,118 @@ class Output:
 
     def __repr__(self) -> str:
         return f"<drover.Output {self.body!r} {self.properties}>"
+
+
+class Outputs:
+    """Messages for the function's named outputs, whose names are in the configuration. A
+    function returns it::
+
+        return drover.Outputs(receipts=receipt, audit=[opened, closed])
+
+    A list or tuple is a message for each of its elements, sent in their order. Any other value is
+    one message, and None is none. Each message is any value that a function may return, or an
+    Output, which has properties, and can have a list as its body.
+
+    A name that is not an identifier, or is "result", goes into a dict: `drover.Outputs({"$return": receipt})`.
+    result is the plain result of the function, for outputs without a name."""
+
+    __slots__ = ("messages", "result")
+
+    def __init__(self, messages: Mapping[str, object] | None = None, /, *, result: object = None, **named: object) -> None:
+        if messages is not None and not hasattr(messages, "items"):
+            raise TypeError(f"Outputs takes a dict of messages by the names of outputs, not {type(messages).__name__}; the plain result is result=...")
+        if isinstance(result, Outputs):
+            raise TypeError("the result of Outputs is Outputs; give it the plain result")
+        self.messages: dict[str, object] = {**(messages or {}), **named}
+        self.result = result
+
+    def __repr__(self) -> str:
+        return f"<drover.Outputs {self.messages!r}>"
+
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROLS = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
+
+
+class Response(Output):
+    """The response of an HTTP function, with a status and headers::
+
+        return drover.Response({"id": 7}, status=201, headers={"Location": "/orders/7"})
+
+    The body is any value that a function may return. The default content_type is
+    text/plain; charset=utf-8 for a str, application/json for a value that is encoded as
+    JSON, and application/octet-stream for bytes. headers is a mapping, or a list of pairs
+    if a name, such as Set-Cookie, occurs several times.
+
+    A generator, an async generator, any other iterator or a file as the body is sent in
+    parts, while the function produces it. Each part is bytes or str. The function waits
+    while the client is slow. If it raises after the first part, the connection is aborted."""
+
+    __slots__ = ("headers", "status")
+
+    def __init__(
+        self,
+        body: object = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        content_type: str | None = None,
+    ) -> None:
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+            raise ValueError(f"the status of a Response is {status!r}; it must be an int from 200 to 599")
+        self.status = int(status)
+        self.headers: list[tuple[str, str]] = []
+        for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+            _check_header(name, value)
+            if name.lower() != "content-type":
+                self.headers.append((name, value))
+            elif content_type is None:
+                content_type = value
+        if content_type is not None:
+            _check_header("Content-Type", content_type)
+        super().__init__(body, content_type=content_type)
+        self.properties["http_status"] = str(self.status)
+        if self.headers:
+            self.properties["http_headers"] = json.dumps(self.headers)
+
+    def __repr__(self) -> str:
+        return f"<drover.Response {self.status} {self.body!r}>"
+
+
+def _check_header(name: object, value: object) -> None:
+    if not isinstance(name, str) or not _HEADER.fullmatch(name):
+        raise ValueError(f"a Response cannot have the header {name!r}; a name is a str of letters, digits and -")
+    if not isinstance(value, str):
+        raise TypeError(f"the header {name} of a Response is {type(value).__name__}; it must be a str")
+    if _CONTROLS.search(value):
+        raise ValueError(f"the header {name} of a Response has a control character, such as a line break, in its value, which HTTP does not allow")
+
+
+class Verdicts:
+    """Verdicts on the messages of a batch. A function that takes a list of messages returns it
+    if the messages need different verdicts::
+
+        def orders(messages):
+            return drover.Verdicts([None if valid(m) else drover.Reject("no order") for m in messages])
+
+    The verdicts are a list with one for each message, in their order, or a dict by the messages' IDs,
+    which need not have all of them. A verdict is None: the message is done; an exception, which is not
+    raised: Reject dead-letters the message, Retry retries it after its time, and any other is a failed
+    attempt; or the message's own result, any other value that a function may return: the message is
+    done when the result has been sent.
+
+    result is the result of the call, as if the function had returned it: it is sent once, before any
+    of the messages is done."""
+
+    __slots__ = ("result", "verdicts")
+
+    def __init__(self, verdicts: Sequence[object] | Mapping[str, object], *, result: object = None) -> None:
+        if isinstance(verdicts, (str, bytes)) or not isinstance(verdicts, (Sequence, Mapping)):
+            raise TypeError(f"the verdicts of Verdicts are {type(verdicts).__name__}; give it a list, or a dict by message id")
+        self.verdicts = verdicts
+        self.result = result
+
+    def __repr__(self) -> str:
+        return f"<drover.Verdicts {self.verdicts!r}>"
 
 
 def _trace(message: Message | None) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""Runs coroutines in threads, each of which has an event loop of its own: so a
+"""Runs coroutines in threads, each of which has its own event loop: so a
 function that blocks does not delay others."""
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import copy
 import threading
 from typing import Any, Awaitable
 
-from drover.event_loops import awaited, is_awaitable, set_loop
+from drover import executor
+from drover.awaitables import awaited, is_awaitable
+from drover.event_loops import set_loop
 from drover.functions import Function
 from drover.logs import current
 
@@ -44,7 +46,10 @@ class AsyncInThreads:
     def _loop(self) -> asyncio.AbstractEventLoop:
         loop: asyncio.AbstractEventLoop | None = getattr(self._own, "loop", None)
         if loop is None or loop.is_closed():
-            loop = set_loop() or asyncio.new_event_loop()
+            loop = set_loop()
+            if loop is None:
+                loop = asyncio.new_event_loop()
+                loop.set_default_executor(executor.default())
             self._own.loop = loop
             asyncio.set_event_loop(loop)
         return loop

@@ -6,21 +6,21 @@ import asyncio
 import collections
 import contextvars
 import socket
-import sys
-from typing import Any, NoReturn, Sequence
+from typing import Any, Callable, NoReturn, Sequence
 
 from drover import frames
-from drover.event_loops import is_awaitable, set_loop
-from drover.executor import Executor
+from drover.awaitables import is_awaitable
+from drover.event_loops import worker_loop
 from drover.exit import broken, end_child, fail, leave_loop
-from drover.frames import Cancel, Drain, Frame, Invocation, Settings
+from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Settings
 from drover.functions import Function, outcome
 from drover.logs import Output, current
 from drover.loop_lag import LoopLag
 from drover.loop_watchdog import LoopWatchdog
 from drover.measures import INTERVAL, Steps, now
-from drover.results import PLAIN, refuse
+from drover.results import PLAIN, refuse, streamed_body
 from drover.runner import NOT_TRIED, NOTHING
+from drover.streaming import send_parts_async, streams
 from drover.thread_pool_runner import ThreadPoolRunner
 from drover.timeouts import RunningCall
 
@@ -42,26 +42,12 @@ class AsyncRunner(ThreadPoolRunner):
         self.tasks: dict[int, asyncio.Task[None]] = {}  # by the number of their invocation
         self.flushing = False
         self.has_pool = any(not f.is_async for f in functions)
-        self.executor: Executor
         self.lag: LoopLag
         self.leaving: asyncio.Task[None] | None = None  # the task that ends the process
         self.watchdog = LoopWatchdog(self) if writer.blocked else None
 
     def run(self, got: Sequence[Frame]) -> NoReturn:
-        if sys.version_info < (3, 10):
-            # Objects that the app's modules created, such as locks, may be bound to this loop.
-            loop = asyncio.get_event_loop()
-        else:
-            try:
-                from uvloop import new_event_loop
-            except ImportError:
-                from asyncio import new_event_loop
-            loop = set_loop() or new_event_loop()
-            asyncio.set_event_loop(loop)
-        self.loop = loop
-        # run_in_executor(None, ...) has as many threads as the functions.
-        self.executor = Executor(self.threads)
-        loop.set_default_executor(self.executor)
+        self.loop = loop = worker_loop()
         self.lag = LoopLag(loop, self.writer, self.busy)
         if self.watchdog is not None:
             self.watch.woke = self.watchdog.peek
@@ -91,11 +77,10 @@ class AsyncRunner(ThreadPoolRunner):
         if self.has_pool:
             self.resize(threads)
         self.threads = threads
-        self.executor.resize(threads)
 
     def to_threads(self, functions: Sequence[int]) -> None:
         for index in functions:
-            if self.functions[index].is_async:
+            if self.functions[index].is_async and not getattr(self.functions[index], "stays", False):
                 self.functions[index] = self.threaded.function(self.functions[index])
         if functions and not self.has_pool:
             self.has_pool = True
@@ -154,6 +139,8 @@ class AsyncRunner(ThreadPoolRunner):
                 self.end_if_drained()
             elif type(item) is Cancel:
                 self.cancel(item.number)
+            elif type(item) is Credit:
+                streams.grant(item.number, item.amount)
         self.more()
 
     def cancel(self, number: int) -> None:
@@ -162,7 +149,7 @@ class AsyncRunner(ThreadPoolRunner):
             context = self.contexts.get(number)
             if context is not None:
                 context._cancelled = True
-            task.cancel()
+            streams.hooks.get(number, task.cancel)()
             return
         for at, invocation in enumerate(self.ready):
             if invocation[0] == number:
@@ -222,7 +209,7 @@ class AsyncRunner(ThreadPoolRunner):
             invocation = ready.popleft()
             if ready and self.coming is None:
                 self.more()
-            number, index, data, _, body, end, _, _, _ = invocation
+            number, index, data, body, end, _, _, _, _, _ = invocation
             function = functions[index]
             running.number = number
             tasks[number] = task
@@ -230,20 +217,28 @@ class AsyncRunner(ThreadPoolRunner):
             start = now()
             if start >= function.due:
                 function.due = start + INTERVAL
-                call = steps = Steps(call)
+                if self.measures:
+                    call = steps = Steps(call)
             try:
                 if self.trace is not None:
                     with self.trace(invocation):
                         value = await call(*self.arguments(function, invocation))
                 elif function.wants_body:
                     value = await call(data[body:end])
+                elif function.wants_invocation:
+                    value = await call(invocation)
                 else:
                     value = await call(*self.arguments(function, invocation))
                 while type(value) not in PLAIN and value is not None:
-                    if not is_awaitable(value):
+                    if is_awaitable(value):
+                        value = await value
+                        continue
+                    stream = streamed_body(value) if function.streams else None
+                    if stream is not None:
+                        value = await send_parts_async(number, value, stream, self.in_thread)
+                    else:
                         refuse(value)
-                        break
-                    value = await value
+                    break
                 answer = NOTHING if value is None else self.encoded(function, value)
                 error = None
             except BaseException as raised:  # a cancelled task sends a result, too
@@ -272,6 +267,10 @@ class AsyncRunner(ThreadPoolRunner):
             if not _SHARED or ended - began > _SLICE or task.cancelling() or _changed(before):
                 break
         self.more()
+
+    async def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Calls a function in a thread of the executor, with the context of this task."""
+        return await self.loop.run_in_executor(None, contextvars.copy_context().run, call)
 
     def flush(self) -> None:
         self.flushing = False

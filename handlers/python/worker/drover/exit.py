@@ -12,7 +12,8 @@ from typing import Callable, Iterator, NoReturn, Protocol
 
 import drover
 from drover import unpatched
-from drover.event_loops import awaited, set_loop
+from drover.awaitables import awaited
+from drover.event_loops import set_loop
 from drover.streams import flush_foreign
 
 # The time limit for all at_exit functions of the app together, in seconds.

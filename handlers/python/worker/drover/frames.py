@@ -15,6 +15,7 @@ from typing import (
     Mapping,
     NamedTuple,
     NoReturn,
+    Sequence,
     Tuple,
     Union,
     final,
@@ -22,43 +23,57 @@ from typing import (
 
 from drover import unpatched
 from drover.exit import broken
+from drover.payloads import FAILURE
 from drover.streams import flush_foreign
 
 PROTOCOL = 4
-HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS = 1, 2, 3, 4, 5, 6, 7
-WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE, IMPORTED = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75
-CAPABILITIES = ["blocked", "cancel", "fork", "heartbeat", "imports", "log", "properties", "session_state", "settings", "stats"]
-OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE = 0, 1, 2, 3, 4, 5
-DESCRIBED = 128  # added to OK and STATE: the output follows its properties
+HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS, CREDIT = 1, 2, 3, 4, 5, 6, 7, 8
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE, IMPORTED, PART = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76
+CAPABILITIES = [
+    "azure", "batch", "blocked", "cancel", "fork", "heartbeat", "imports", "log", "origin", "outputs", "properties", "session_state", "settings", "stats",
+    "stream",
+]  # fmt: skip
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state precedes meta
+WITH_ORIGIN = 2  # likewise: the source's own fields precede meta, after the state
 UNMEASURED = 0xFFFFFFFF  # a cpu or held that was not measured
 NO_STATE = 0xFFFFFFFF  # a state's length if the session has no state
+WITH_HEAD, LAST = 1, 2  # in the flags of a PART: the head of a response precedes its bytes; it completes the body
 MAX_LOAD = 8 << 20  # the largest LOAD, in bytes
-MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN and SETTINGS
-MAX_SPARE = 4 << 20  # the largest buffer that is kept for the next frames, in bytes
+MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN, SETTINGS and PART
+CHUNK = 256 << 10  # the most that one read returns, in bytes
+# The sizes in bytes from which a payload is not copied behind the head of its frame, and from which
+# it is sent by a separate system call.
+MIN_APART, MIN_LARGE = 2 << 10, 64 << 10
 
 _HEAD = struct.Struct("<IB")
 _RESULT = struct.Struct("<IBIBIII")  # length, type, id, status, wall, cpu and held in µs
 _RESULT_FIXED = _RESULT.size - 4
 _pack_result = _RESULT.pack
 _INVOKE = struct.Struct("<IBIHHIqqI")  # length, type, id, function, flags, attempt, enqueued, deadline, length of meta
+_PART = struct.Struct("<IBIB")  # length, type, id, flags
+_PART_FIXED = _PART.size - 4
+_CREDIT = struct.Struct("<II")  # id, bytes
 _ID = struct.Struct("<I")
 _ALIVE = _HEAD.pack(1, ALIVE)
 
-# The longest time that a result waits to be sent together with others, in ns.
+# The longest time that a result waits to be sent together with others, in ns: after a call of
+# microseconds (LINGER), and after any call.
 LINGER = 300_000
-# The time between two checks by the watch whether results wait behind a long call, in seconds.
-WATCH = 0.005
+HOLD = 4_000_000
+# The time between two polls of the watch, in seconds.
+WATCH = 0.02
 # The time for which it continues to poll when nothing is in flight, in seconds.
-REST = 0.2
+REST = 0.1
 
 
 if TYPE_CHECKING:
 
     @final
-    class Invocation(Tuple[int, int, bytes, int, int, int, int, int, int]):
-        """An INVOKE: number, function (its index), data, meta, body, end, attempt, enqueued
-        and deadline, where data[meta:body] is its meta and data[body:end] its body."""
+    class Invocation(Tuple[int, int, bytes, int, int, bytes, int, int, int, bytes]):
+        """An INVOKE: number, function (its index), data, start, end, meta, attempt, enqueued,
+        deadline and origin. data[start:end] is its body: of a large one all of data, so that Python
+        does not copy it. origin is the JSON of the source's own fields, b"" if the function gets
+        none."""
 else:
     # One is created for each message. With a NamedTuple in its place, a call that does nothing
     # takes 0.2 µs more, of 1.5 (main thread), 1.7 (threads) and 2.0 (async).
@@ -69,6 +84,13 @@ class Cancel(NamedTuple):
     """A CANCEL of an invocation, by its number."""
 
     number: int
+
+
+class Credit(NamedTuple):
+    """A CREDIT: the number of further bytes of a response that may be sent."""
+
+    number: int
+    amount: int
 
 
 class Drain(NamedTuple):
@@ -93,7 +115,7 @@ class Settings(NamedTuple):
     payload: bytes
 
 
-Frame = Union[Invocation, Cancel, Drain, Hello, Load, Settings]
+Frame = Union[Invocation, Cancel, Credit, Drain, Hello, Load, Settings]
 _WITH_JSON = {HELLO: Hello, LOAD: Load, SETTINGS: Settings}
 
 
@@ -106,6 +128,15 @@ def _cut_state(data: bytes, at: int) -> tuple[bytes | None, int]:
     return data[at : at + length], at + length
 
 
+def _cut_origin(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+    """Returns the origin at an offset, and the offset of its end."""
+    if at + 4 > end:
+        raise ValueError("an INVOKE without the origin that it announces")
+    (length,) = _ID.unpack_from(data, at)
+    at += 4
+    return data[at : at + length], at + length
+
+
 def put_state(state: bytes | None, payload: bytes) -> bytes:
     """Returns the payload of a result with a new state of its session."""
     if state is None:
@@ -113,11 +144,10 @@ def put_state(state: bytes | None, payload: bytes) -> bytes:
     return _ID.pack(len(state)) + state + payload
 
 
-def put_properties(properties: Mapping[str, str], payload: bytes) -> bytes:
-    """Returns the payload of a result that has properties, a dict of str to str."""
-    texts = [text.encode("utf-8", "surrogateescape") for pair in properties.items() for text in pair]
-    pairs = b"".join([_ID.pack(len(text)) + text for text in texts])
-    return _ID.pack(len(pairs)) + pairs + payload
+def put_head(status: int, headers: Sequence[tuple[str, str]]) -> bytes:
+    """Returns the head of a response, as it begins its first PART."""
+    head = json.dumps({"status": status, "headers": headers}).encode()
+    return _ID.pack(len(head)) + head
 
 
 class Reader:
@@ -128,48 +158,68 @@ class Reader:
         self.max = 0  # the longest INVOKE, in bytes; HELLO sets it
         self.due: int | None = HELLO  # the expected frame of JSON; None: none
         self.functions = 0  # the number of the app's functions
-        self._buffer = bytearray(256 << 10)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
+        self._parts: list[bytes] = []  # of an incomplete frame, in order
+        self._missing = 0  # the number of bytes until it is complete, or until its length is known
         self.states: dict[int, bytes | None] = {}  # the session's state of each invocation that has one, by number
+        # When glibc frees a block from mmap, it serves blocks up to that size from its heap from
+        # then on. Otherwise each read would map, fault in and unmap its buffer.
+        bytes(2 * CHUNK)
 
     def reset(self) -> None:
         """Drops buffered data: it was sent to the template from which this process was forked."""
-        self._start = self._end = 0
+        self._parts = []
 
     def read(self, flags: int = 0) -> list[Frame]:
         """Returns the frames that have arrived. Raises EOFError if the daemon is gone, and
         ValueError if a frame is invalid: no frame after it can be read."""
-        self._make_room()
-        n = self._sock.recv_into(self._view[self._end :], 0, flags)
-        if n == 0:
-            raise EOFError
-        self._end += n
-        end = self._end - self._start
         got: list[Any] = []  # a type checker does not accept a tuple as an Invocation
-        at = 0
-        if end < 5 or end < 4 + _ID.unpack_from(self._buffer, self._start)[0]:
-            if end >= 4:
-                self._check(self._buffer, self._start, self._end)
-            return got  # a large frame is incomplete
-        data, maximum, unpack = bytes(self._view[self._start : self._end]), self.max, _INVOKE.unpack_from
-        functions = self.functions
+        recv = self._sock.recv
+        if self._parts:
+            data = recv(min(self._missing, CHUNK), flags)
+            if not data:
+                raise EOFError
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing:
+                return got
+            self._complete(got)
+            if self._parts:
+                return got
+            try:
+                data = recv(CHUNK, flags | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return got
+            if not data:
+                return got  # the next read finds that, too
+        else:
+            data = recv(CHUNK, flags)
+            if not data:
+                raise EOFError
+        self._split(data, got)
+        return got
+
+    def _split(self, data: bytes, got: list[Any]) -> None:
+        """Appends the frames in data to got, and keeps the rest."""
+        at, end = 0, len(data)
+        maximum, functions, unpack, fixed = self.max, self.functions, _INVOKE.unpack_from, _INVOKE.size
         while end - at >= 5:
             kind = data[at + 4]
-            if kind == INVOKE and end - at >= _INVOKE.size:
+            if kind == INVOKE and end - at >= fixed:
                 length, _, number, index, bits, attempt, enqueued, deadline, meta = unpack(data, at)
-                after = at + 4 + length
+                after, start, origin = at + 4 + length, at + fixed, b""
                 if after > end and length <= maximum:
                     break
-                start = at + _INVOKE.size
-                if bits & WITH_STATE and length <= maximum:
-                    if start + 4 > after:
-                        raise ValueError(f"an INVOKE of {length} bytes, without the state that it says to have")
-                    self.states[number], start = _cut_state(data, start)
+                if bits and length <= maximum:
+                    if bits & WITH_STATE:
+                        if start + 4 > after:
+                            raise ValueError(f"an INVOKE of {length} bytes, without the state that it announces")
+                        self.states[number], start = _cut_state(data, start)
+                    if bits & WITH_ORIGIN:
+                        origin, start = _cut_origin(data, start, after)
                 body = start + meta
                 if length > maximum or body > after or index >= functions:
-                    raise ValueError(f"an INVOKE of {length} bytes, {meta} of them meta, of function {index} of {functions}")
-                got.append((number, index, data, start, body, after, attempt, enqueued, deadline))
+                    raise _invalid(length, meta, index, functions)
+                got.append((number, index, data, body, after, data[start:body], attempt, enqueued, deadline, origin))
                 at = after
                 continue
             length = self._check(data, at, end)
@@ -178,6 +228,8 @@ class Reader:
             payload = data[at + 5 : at + 4 + length]
             if kind == CANCEL and len(payload) == _ID.size:
                 got.append(Cancel(_ID.unpack(payload)[0]))
+            elif kind == CREDIT and len(payload) == _CREDIT.size:
+                got.append(Credit._make(_CREDIT.unpack(payload)))
             elif kind == DRAIN and not payload:
                 got.append(Drain())
             elif kind == self.due or kind == SETTINGS and self.due is None:
@@ -185,18 +237,36 @@ class Reader:
             else:
                 raise ValueError(f"a frame of type {kind} and {length} bytes")
             at += 4 + length
-        if end - at == 4:
-            self._check(data, at, end)
-        self._start += at
-        return got
+        if at < end:
+            needed = 4  # the length, and then the type, and then all of it
+            if end - at >= 4:
+                length = self._check(data, at, end)
+                needed = 4 + length if end - at > 4 else 5
+            self._parts, self._missing = [data[at:]], needed - (end - at)
 
-    def _check(self, data: bytes | bytearray, at: int, end: int) -> int:
-        """Returns the length of the frame at an offset, of which at least four bytes have arrived."""
+    def _complete(self, got: list[Any]) -> None:
+        """Splits the parts of a frame that has become complete, or whose length is now known."""
+        parts, self._parts = self._parts, []
+        first = parts[0]
+        if len(parts) > 1 and len(first) >= _INVOKE.size and first[4] == INVOKE:
+            length, _, number, index, bits, attempt, enqueued, deadline, meta = _INVOKE.unpack_from(first)
+            body = _INVOKE.size + meta
+            if not bits and body <= len(first):
+                if body > 4 + length or index >= self.functions:
+                    raise _invalid(length, meta, index, self.functions)
+                pieces: list[Any] = [memoryview(first)[body:], *parts[1:]]
+                whole = b"".join(pieces)
+                got.append((number, index, whole, 0, len(whole), first[_INVOKE.size : body], attempt, enqueued, deadline, b""))
+                return
+        self._split(b"".join(parts), got)
+
+    def _check(self, data: bytes, at: int, end: int) -> int:
+        """Returns the length of the frame at an offset. At least four of its bytes must have arrived."""
         length: int = _ID.unpack_from(data, at)[0]
         kind = data[at + 4] if end - at > 4 else None
         if kind == INVOKE:
             most = self.max
-        elif kind is None or kind in (CANCEL, DRAIN) or kind == SETTINGS and self.due is None:
+        elif kind is None or kind in (CANCEL, CREDIT, DRAIN) or kind == SETTINGS and self.due is None:
             most = MAX_SMALL
         elif kind == self.due:
             most = MAX_LOAD if kind == LOAD else MAX_SMALL
@@ -206,24 +276,9 @@ class Reader:
             raise ValueError(f"a frame of type {kind} and {length} bytes")
         return length
 
-    def _make_room(self) -> None:
-        start, end = self._start, self._end
-        if start == end:
-            self._start = self._end = 0
-            if len(self._buffer) > MAX_SPARE:  # one large frame must not use memory forever
-                self._buffer = bytearray(256 << 10)
-                self._view = memoryview(self._buffer)
-            return
-        needed = 5
-        if end - start > 4:  # the length was checked
-            needed = 4 + _ID.unpack_from(self._buffer, start)[0]
-        if start and (end == len(self._buffer) or start + needed > len(self._buffer)):
-            self._view[: end - start] = bytes(self._view[start:end])
-            self._start, self._end = 0, end - start
-        if needed > len(self._buffer):
-            buffer = bytearray(needed + (64 << 10))
-            buffer[: self._end] = self._view[: self._end]
-            self._buffer, self._view = buffer, memoryview(buffer)
+
+def _invalid(length: int, meta: int, index: int, functions: int) -> ValueError:
+    return ValueError(f"an INVOKE of {length} bytes, {meta} of them meta, of function {index} of {functions}")
 
 
 class Writer:
@@ -231,7 +286,8 @@ class Writer:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._out: collections.deque[bytes] = collections.deque()  # append and popleft need no lock
+        self._out: collections.deque[bytes] = collections.deque()  # append, extend and popleft need no lock
+        self._large = False  # whether a large payload is in it
         self._lock = unpatched.Lock()
         self.max = 0  # the longest frame, in bytes; HELLO sets it
         self.stats = False  # whether the daemon accepts STATS
@@ -247,7 +303,7 @@ class Writer:
         """Queues a result; wall, cpu and held are in nanoseconds, and negative if they were
         not measured."""
         if _RESULT_FIXED + len(payload) > self.max:
-            summary = f"returned {len(payload)} bytes, more than a frame takes ({self.max})"
+            summary = f"returned {len(payload)} bytes, more than fit in a frame ({self.max})"
             status, payload = FAILURE, json.dumps({"summary": summary}).encode()
         wall //= 1000
         if wall > 0xFFFFFFFF:
@@ -256,7 +312,17 @@ class Writer:
             cpu = held = UNMEASURED
         else:
             cpu, held = min(cpu // 1000, UNMEASURED - 1), min(held // 1000, UNMEASURED - 1)
-        self._out.append(_pack_result(_RESULT_FIXED + len(payload), RESULT, number, status, wall, cpu, held) + payload)
+        head = _pack_result(_RESULT_FIXED + len(payload), RESULT, number, status, wall, cpu, held)
+        if len(payload) < MIN_APART:
+            self._out.append(head + payload)
+        else:
+            self._out.extend((head, payload))
+            self._large = self._large or len(payload) >= MIN_LARGE
+
+    def part(self, number: int, flags: int, head: bytes, data: bytes | memoryview) -> None:
+        """Queues a part of a response: its head, encoded, or nothing, and bytes of its body."""
+        if not self.forked:  # a child of the worker must not send for it
+            self._out.append(b"".join((_PART.pack(_PART_FIXED + len(head) + len(data), PART, number, flags), head, data)))
 
     def json(self, kind: int, value: Mapping[str, Any]) -> None:
         payload = json.dumps(value).encode()
@@ -290,8 +356,24 @@ class Writer:
             out = self._out
             if out:
                 pop = out.popleft
-                self._send(b"".join([pop() for _ in range(len(out))]))
+                parts = [pop() for _ in range(len(out))]
+                if self._large:
+                    self._large = False
+                    self._send_large(parts)
+                else:
+                    self._send(b"".join(parts))
             self.last = time.perf_counter_ns()
+
+    def _send_large(self, parts: list[bytes]) -> None:
+        """Sends parts without a copy of the large ones."""
+        small: list[bytes] = []
+        for part in parts:
+            small.append(part)
+            if len(part) >= MIN_LARGE:
+                self._send(b"".join(small[:-1]))
+                self._send(part)
+                small.clear()
+        self._send(b"".join(small))
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -308,7 +390,8 @@ class Watch:
     """Sends results that wait behind a long call, and detects that the daemon died.
 
     It stops polling when nothing was in flight for REST, until busy is called. busy takes
-    no lock implemented in Python, because a Timeout may be raised in it."""
+    no lock implemented in Python, because a Timeout may be raised in it. Calls of less than a
+    millisecond do not wake it. If one takes longer, check does."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -319,6 +402,7 @@ class Watch:
         # Called at each poll, with its delay in seconds; returns whether to continue polling.
         self.look: Callable[[float], bool] = self.nothing
         self.woke: Callable[[], None] | None = None  # if set, called before look
+        self.runs: Callable[[], bool] = bool  # returns whether a call runs in a thread
 
     def start(self) -> None:
         self.started = True
@@ -328,6 +412,11 @@ class Watch:
         """Called after a result that is not sent at once."""
         self.awake = True
         self._wake.put(None)
+
+    def check(self) -> None:
+        """Called each second, by another thread."""
+        if not self.awake and (self.runs() or self._writer.waits()):
+            self.busy()
 
     @staticmethod
     def nothing(late: float) -> bool:
@@ -347,7 +436,7 @@ class Watch:
                 idle += WATCH
                 if writer.waits():
                     idle = 0.0
-                    if time.perf_counter_ns() - writer.last > WATCH * 1e9:
+                    if time.perf_counter_ns() - writer.last > HOLD:
                         writer.flush()
                 if self.look(late):
                     idle = 0.0

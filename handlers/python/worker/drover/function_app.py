@@ -1,6 +1,6 @@
-"""Indexes a function app: which functions it has, with their bindings, and what is wrong with it.
+"""Indexes a function app: its functions with their bindings, and its mistakes.
 
-The daemon runs this mode of the worker before it makes a configuration of a function app. A
+The daemon runs this mode of the worker before it makes the configuration of a function app. A
 request comes on file descriptor 3, and the answer goes there. What the app prints goes to the
 standard streams. A function that fails leaves the others.
 """
@@ -19,6 +19,7 @@ import sys
 import types
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, NoReturn, Sequence
 
+from drover.azure_apps import builders_of, call_of, module_name, name_of, registers_of
 from drover.function_checks import check
 from drover.functions import cut_traceback, one_line
 from drover.modules import Modules, modules_of
@@ -109,23 +110,14 @@ class _Index:
             what = "azure-functions"
             if os.path.exists(requirements):
                 what = f"-r {requirements}"
-            raise _Stop(_Wrong(f"the package azure-functions is not installed for {_python()} ({one_line(error)}); run: {sys.executable} -m pip install {what}"))
+            raise _Stop(_Wrong(f"the package azure-functions is not installed for {_python()} ({one_line(error)}); run: {_installation(self._root, what)}"))
         self._library = str(getattr(library, "__version__", ""))
 
     # Model v2: functions with decorators.
 
     def _decorated(self, script: str) -> None:
         module = self._load(os.path.splitext(script)[0], script)
-        from azure.functions import Blueprint, FunctionRegister
-
-        apps: dict[int, tuple[str, Any]] = {}
-        blueprints: dict[int, tuple[str, Any]] = {}
-        for name in dir(module):
-            value = getattr(module, name, None)
-            if isinstance(value, FunctionRegister):
-                apps.setdefault(id(value), (name, value))
-            elif isinstance(value, Blueprint):
-                blueprints.setdefault(id(value), (name, value))
+        apps, blueprints = registers_of(module)
         names = " and ".join(name for name, _ in apps.values())
         if len(apps) > 1:
             line = max(_assigned(module, name) for name, _ in apps.values())
@@ -133,19 +125,19 @@ class _Index:
         if not apps:
             raise _Stop(_Wrong(_no_app(script, [name for name, _ in blueprints.values()]), file=script))
         app = next(iter(apps.values()))[1]
-        builders = list(_builders(app))
+        builders = list(builders_of(app))
         registered = {id(builder) for builder in builders}
         for name, blueprint in blueprints.values():
-            left = [b for b in _builders(blueprint) if id(b) not in registered]
+            left = [b for b in builders_of(blueprint) if id(b) not in registered]
             if left:
-                lost = ", ".join(sorted(b._function.get_function_name() for b in left))
+                lost = ", ".join(sorted(map(name_of, left)))
                 self._warnings.append(f"the blueprint {name} of {script} is not registered, so its functions do not exist: {lost}; call register_functions({name}) of the app")
         seen: dict[str, tuple[str, int]] = {}
         for builder in builders:
             self._built(builder, app, seen)
 
     def _built(self, builder: Any, app: Any, seen: dict[str, tuple[str, int]]) -> None:
-        name, call = builder._function.get_function_name(), builder._function.get_user_function()
+        name, call = name_of(builder), call_of(builder)
         source = _Source(call, self._root)
         if name in seen:
             file, line = seen[name]
@@ -169,11 +161,8 @@ class _Index:
 
     def _described(self, wanted: Mapping[str, Any]) -> None:
         name, script, entry = wanted["name"], wanted["script"], wanted["entry"]
-        parts = os.path.splitext(script)[0].split("/")
-        if parts[-1] == "__init__":
-            parts.pop()
         try:
-            module = self._load(".".join(["__app__", *parts]), script)
+            module = self._load(module_name(script), script)
         except _Stop as stop:
             self._problems.append(stop.wrong._replace(function=name))
             return
@@ -188,6 +177,8 @@ class _Index:
             self._problems.append(_Wrong(message, name, source.file, source.line))
         if not messages:
             self._add(name, call, source, wanted["bindings"], {}, None, "function")
+            # A worker finds the function by its script, which may have imported it.
+            self._functions[-1].update(entry=entry, file=script, line=source.line if source.file == script else 1)
 
     def _add(self, name: str, call: Callable[..., Any], source: _Source, bindings: Sequence[Any], lines: Mapping[str, int], retry: Any, http_type: str) -> None:
         self._functions.append(
@@ -246,12 +237,12 @@ class _Index:
         top = name.partition(".")[0]
         own = _meant(top, [os.path.splitext(entry)[0] for entry in os.listdir(self._root) if not entry.startswith((".", "_"))], others=False)
         package = name.replace(".", "-") if top == "azure" else _PACKAGES.get(top, top)
-        where = f" (by {_python()}; to install it there: {sys.executable} -m pip install {package}, and add it to requirements.txt)"
+        where = f" (by {_python()}; to install it: {_installation(self._root, package)}, and add it to requirements.txt)"
         requirements = os.path.join(self._root, "requirements.txt")
         try:
             with open(requirements, encoding="utf-8") as lines:
                 if any(line.strip().lower().startswith(package.lower()) for line in lines):
-                    where = f" (by {_python()}; requirements.txt lists it: {sys.executable} -m pip install -r {requirements})"
+                    where = f" (by {_python()}; requirements.txt lists it: {_installation(self._root, '-r ' + requirements)})"
         except OSError:
             pass
         return own + where
@@ -298,13 +289,6 @@ def _texts(call: ast.Call) -> Iterator[object]:
             yield node.value
 
 
-def _builders(of: Any) -> Sequence[Any]:
-    """What makes the functions of an app or a blueprint. Its get_functions would stop at the first
-    that fails."""
-    builders: Sequence[Any] = of._function_builders
-    return builders
-
-
 def _unbuilt(error: Exception) -> str:
     if "does not have a trigger" in str(error):
         return "it has no trigger; add exactly one, such as @app.queue_trigger(...) or @app.route(...)"
@@ -346,3 +330,12 @@ def _meant(word: str, known: Sequence[str], others: bool = True) -> str:
 
 def _python() -> str:
     return f"{sys.executable}, Python {platform.python_version()}"
+
+
+def _installation(root: str, what: str) -> str:
+    """Returns the command that installs packages for an app: into the environment that runs this, or into a
+    new one in the app. Python of a system often refuses to install packages."""
+    if sys.prefix != sys.base_prefix:
+        return f"{sys.executable} -m pip install {what}"
+    environment = os.path.join(root, ".venv")
+    return f"{sys.executable} -m venv {environment} && {environment}/bin/python -m pip install {what}"

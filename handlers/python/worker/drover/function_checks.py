@@ -8,9 +8,14 @@ import inspect
 import typing
 from typing import Any, Callable, List, Mapping, Optional, Sequence, Tuple
 
+from drover.azure_apps import is_request
+from drover.forms import signature_of
+
 # The types whose annotations are checked. Of others only the names are.
 _KNOWN = ("queueTrigger", "queue", "serviceBusTrigger", "serviceBus", "httpTrigger", "http", "timerTrigger")
 _PLAIN = (str, bytes)
+_QUEUES = ("queue", "serviceBus")
+_MANY = (list, set, collections.abc.Iterable, collections.abc.Iterator, collections.abc.Generator, collections.abc.Sequence)
 
 # A message, and the name of the binding that it is about; empty for the function.
 Found = Tuple[str, str]
@@ -20,7 +25,7 @@ def check(call: Callable[..., Any], bindings: Sequence[Mapping[str, Any]], where
     """Everything that is wrong. where names the place of the bindings: decorator or function.json."""
     found = list(_directions(bindings))
     try:
-        parameters = dict(inspect.signature(call).parameters)
+        parameters = dict(signature_of(call).parameters)
     except (TypeError, ValueError) as error:
         return [*found, (f"its parameters cannot be read: {error}", "")]
     try:
@@ -34,13 +39,14 @@ def check(call: Callable[..., Any], bindings: Sequence[Mapping[str, Any]], where
         if hint is not None and getattr(hint, "__name__", "") != "Context":
             found.append((f"its parameter context is annotated {_named(hint)}; write func.Context, or give the parameter another name", ""))
     found += _names(parameters, bound, where)
+    requests = [name for name in bound if bound[name]["type"] == "httpTrigger" and is_request(hints.get(name))]
     for name in parameters:
-        if name in bound and name in hints:
+        if name in bound and name in hints and name not in requests:
             message = _annotation(name, bound[name], hints[name])
             if message:
                 found.append((message, name))
     returned = next((b for b in bindings if b["name"] == "$return"), None)
-    if returned is not None and "return" in hints:
+    if returned is not None and "return" in hints and not requests:  # FastAPI converts many types
         message = _returns(returned, hints["return"])
         if message:
             found.append((message, "$return"))
@@ -109,8 +115,10 @@ def _fits(what: str, binding: Mapping[str, Any], hint: Any, out: bool) -> str:
     kind = binding["type"]
     if kind not in _KNOWN or hint in _PLAIN and not (out and kind == "http"):
         return ""
+    if out and kind in _QUEUES and _can_send(hint):
+        return ""
     if str(getattr(hint, "__module__", "")).startswith("azurefunctions.extensions"):
-        return ""  # types of another package, with checks of its own
+        return ""  # types of another package, which checks them itself
     if typing.get_origin(hint) is list:
         hint = List[typing.get_args(hint)[0]]  # type: ignore[misc]  # the library knows this form only
     converter: Any = _converter(kind)
@@ -119,6 +127,17 @@ def _fits(what: str, binding: Mapping[str, Any], hint: Any, out: bool) -> str:
     except TypeError:  # of issubclass
         ok = False
     return "" if ok else f"{what} is annotated {_named(hint)}, which does not fit the binding {kind}; use {_usual(kind)}"
+
+
+def _can_send(hint: Any) -> bool:
+    """Whether drover sends values of an annotated type to a queue or topic. The library has fewer."""
+    if typing.get_origin(hint) in _MANY:
+        return all(map(_can_send, typing.get_args(hint)[:1]))  # of a generator: what it yields
+    if typing.get_origin(hint) is typing.Union:  # of the elements of a list; elsewhere Azure refuses it
+        return all(map(_can_send, typing.get_args(hint)))
+    if hint in (str, bytes, dict, list, object):
+        return True
+    return isinstance(hint, type) and any(base.__name__ in ("ServiceBusMessage", "QueueMessage") and base.__module__.startswith("azure.") for base in hint.__mro__)
 
 
 def _converter(kind: str) -> Optional[object]:
@@ -133,7 +152,7 @@ def _usual(kind: str) -> str:
         "queueTrigger": "func.QueueMessage, str or bytes",
         "queue": "str, bytes, func.QueueMessage, or typing.List of these",
         "serviceBusTrigger": "func.ServiceBusMessage, str or bytes, or typing.List[func.ServiceBusMessage] with cardinality many",
-        "serviceBus": "str or bytes",
+        "serviceBus": "str, bytes, azure.servicebus.ServiceBusMessage, or typing.List of these",
         "httpTrigger": "func.HttpRequest",
         "http": "func.HttpResponse or str",
         "timerTrigger": "func.TimerRequest",

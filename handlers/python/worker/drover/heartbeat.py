@@ -1,5 +1,6 @@
-"""Sends ALIVE each second, from a thread of its own: also while the event loop is
-blocked or a function computes, but not while C code holds the GIL."""
+"""Sends ALIVE each second, from its own thread: also while the event loop is
+blocked or a function computes, but not while C code holds the GIL. The same thread wakes the
+watch if a call that was expected to be short still runs."""
 
 from __future__ import annotations
 
@@ -20,4 +21,6 @@ class Heartbeat:
     def run(self) -> None:
         while True:
             unpatched.sleep(PERIOD)
-            self._writer.alive()
+            if self._writer.heartbeat:
+                self._writer.alive()
+            self._writer.watch.check()

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import Any, Callable
 
+from drover import invocations
 from drover.frames import LOG, Writer
 from drover.streams import MAX, Parts, Text
 from drover.timeouts import RunningCall
@@ -69,7 +70,12 @@ def send(writer: Writer, number: int, level: str, logger: str, text: str) -> Non
             stream.write(text + "\n" if logger in ("stdout", "stderr") else f"{level} {logger}: {text}\n")
             stream.flush()
         return
-    writer.json(LOG, {"id": number, "level": level, "logger": logger[:_MAX_NAME], "text": text[:MAX]})
+    line = {"id": number, "level": level, "logger": logger[:_MAX_NAME], "text": text[:MAX]}
+    if invocations.active:
+        line["id"], known = invocations.find(number)
+        if known:
+            line["invocation"] = known
+    writer.json(LOG, line)
     writer.soon()
 
 

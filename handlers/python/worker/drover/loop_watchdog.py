@@ -5,7 +5,8 @@ runs. The loop is blocked if several consecutive samples show the same callback 
 task, and the loop has not run a callback of the watchdog meanwhile, as it would between
 two steps: so a loop that is busy with many short steps is not blocked. A busy machine does
 not count as a block: the main thread must have slept, or have computed for a while, and not
-only have waited for a processor.
+only have waited for a processor. It may also have waited for another thread of the process, which
+held the GIL or was just starting, and that thread for a processor: this does not count either.
 
 While C code holds the GIL, the thread cannot take samples. Its delay shows that when the C
 code returns; a kernel timer has recorded the stack in the middle of the delay.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import sys
 import threading
 import time
@@ -30,7 +32,7 @@ _now = time.perf_counter_ns
 # The time between two samples; after a sample with the same code as before; and during a
 # block. In ns.
 LOOK, AGAIN, UNDER_WAY = 20_000_000, 5_000_000, 10_000_000
-# The loop is blocked if so many consecutive samples found the same code and its thread asleep,
+# The loop is blocked if this many consecutive samples found the same code and its thread asleep,
 # or if the code has used so much processor time, in ns.
 LOOKS, WORK = 3, 20_000_000
 # The least delay of a sample that shows that C code held the GIL while it computed, and while
@@ -44,11 +46,13 @@ REST = 10
 
 class _Facts(NamedTuple):
     """The measurements of a sample: the time, and the processor time of the main thread and
-    of the process. All in ns."""
+    of the process, all in ns; and how often the kernel took the processor from a thread that was
+    running."""
 
     at: int
     main: int
     all: int
+    preempted: int
 
 
 class _Owner(Owner, Protocol):
@@ -88,6 +92,8 @@ class LoopWatchdog:
             pass
         self._since = self._first = self._facts()  # of begin; of the first sample of the running code
         self._state = _State(threading.get_native_id())
+        self._starvation = _Starvation(threading.get_native_id())
+        self._waits_of_others = _Starvation(threading.get_native_id())
 
     def start(self) -> None:
         unpatched.start(self.run, "drover-blocked")
@@ -118,6 +124,7 @@ class LoopWatchdog:
     def _watch(self) -> None:
         idle, looks, last = 0, 0, self._since
         due, waited, self._pause = last.at, self._waited, LOOK
+        preempted = last.preempted
         while idle < REST:
             due += self._pause
             left = due - _now()
@@ -144,6 +151,9 @@ class LoopWatchdog:
             looks += 1
             if looks % 10 == 0:
                 waited = self._own_waits.read()
+                if now.preempted != preempted:  # the machine is busy
+                    preempted = now.preempted
+                    self._waits_of_others.begin()
             idle = 0 if self._in_flight() else idle + 1
         if self._alarm is not None:
             self._alarm.end()
@@ -172,7 +182,8 @@ class LoopWatchdog:
         return sys._current_frames().get(unpatched.MAIN)
 
     def _facts(self) -> _Facts:
-        return _Facts(_now(), time.clock_gettime_ns(self._clock) if self._clock is not None else 0, time.process_time_ns())
+        main = time.clock_gettime_ns(self._clock) if self._clock is not None else 0
+        return _Facts(_now(), main, time.process_time_ns(), resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
 
     def _held(self, last: _Facts, now: _Facts, late: int, net: int) -> list[Line] | None:
         """Returns the stack of the main thread while its C code held the GIL; [] if the stack
@@ -182,8 +193,9 @@ class LoopWatchdog:
             return None
         if now.main - last.main >= WORK:
             return stack
-        # C code that waits and holds the GIL: no other thread has computed.
-        if net >= LONG and now.all - last.all < late / 5:
+        # C code that waits and holds the GIL: no other thread has computed. A thread that took the
+        # GIL and was preempted would look the same, but it has waited for a processor.
+        if net >= LONG and now.all - last.all < late / 5 and (now.preempted == last.preempted or not self._waits_of_others.exceed(late // 2)):
             return []
         return None
 
@@ -214,8 +226,13 @@ class LoopWatchdog:
                 self._tell(seen, now)
             elif self._looks > 1 and not asleep:
                 self._looks = 1
+            elif self._looks == 2:
+                self._starvation.begin()
             elif self._looks >= LOOKS:
-                self._tell(seen, now)
+                if self._starvation.found():
+                    self._looks, self._pause = 1, LOOK
+                else:
+                    self._tell(seen, now)
         if self._block is not None:
             self._pause = UNDER_WAY
 
@@ -262,6 +279,59 @@ class LoopWatchdog:
         slept = took * self._asleep // max(self._counted, 1)
         self._writer.json(frames.BLOCKED, {**(self._block or {}), "took_us": took // 1000, "asleep_us": slept // 1000, **more})
         self._writer.flush()
+
+
+class _Starvation:
+    """Finds threads of this process that wait for a processor, other than the main thread. Reading
+    all threads takes a while, so it happens only when the main thread is suspected."""
+
+    def __init__(self, main: int) -> None:
+        self._main = main
+        self._began = 0
+        self._before: dict[int, tuple[int, int]] = {}
+
+    def begin(self) -> None:
+        self._began, self._before = _now(), self._read()[0]
+
+    def found(self) -> bool:
+        """Returns whether a thread has waited for a processor during half of the time since
+        begin. The kernel counts a wait when it ends, so for a thread that is ready to run, all time
+        except its processor time counts as waiting."""
+        after, ready = self._read()
+        least = (_now() - self._began) // 2
+        for thread, (ran, waited) in after.items():
+            ran_before, waited_before = self._before.get(thread, (0, 0))
+            if waited - waited_before >= least or thread in ready and ran - ran_before < least:
+                return True
+        return False
+
+    def exceed(self, least: int) -> bool:
+        """Returns whether a thread has waited for a processor for at least that many ns since begin,
+        or since it started. Waits that have not ended are not counted."""
+        return any(waited - self._before.get(thread, (0, 0))[1] >= least for thread, (_, waited) in self._read()[0].items())
+
+    def _read(self) -> tuple[dict[int, tuple[int, int]], set[int]]:
+        """Returns the processor time and the waits of each other thread, in ns, and the threads that
+        are ready to run."""
+        times: dict[int, tuple[int, int]] = {}
+        ready: set[int] = set()
+        own = threading.get_native_id()
+        try:
+            threads = [int(name) for name in os.listdir("/proc/self/task")]
+        except OSError:
+            return times, ready
+        for thread in threads:
+            if thread in (self._main, own):
+                continue
+            try:
+                with open(f"/proc/self/task/{thread}/stat", "rb") as stat, open(f"/proc/self/task/{thread}/schedstat", "rb") as schedstat:
+                    ran, waited = schedstat.read().split()[:2]
+                    times[thread] = int(ran), int(waited)
+                    if stat.read().rpartition(b") ")[2][:1] == b"R":
+                        ready.add(thread)
+            except (OSError, ValueError):
+                continue  # it has ended
+        return times, ready
 
 
 class _Thread:

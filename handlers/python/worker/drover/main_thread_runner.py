@@ -7,11 +7,13 @@ from typing import Sequence
 
 from drover import frames, unpatched
 from drover.exit import broken, fail, leave
-from drover.frames import Cancel, Drain, Frame, Invocation, Settings
+from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Settings
 from drover.functions import Function
 from drover.logs import Output, current
 from drover.measures import GilSampler, now
 from drover.runner import Runner
+from drover.streaming import Stream, streams
+from drover.streams import has_foreign
 from drover.timeouts import MainThreadInterrupter, RunningCall
 
 
@@ -47,10 +49,12 @@ class MainThreadRunner(Runner):
                 self.draining = True
             elif type(item) is Cancel:
                 self.cancel(item.number)
+            elif type(item) is Credit:
+                streams.grant(item.number, item.amount)
 
     def look(self, late: float) -> bool:
-        """Called by the watch every few milliseconds while functions run: if one takes
-        long, its cancellation may arrive meanwhile. Returns whether functions run."""
+        """Called by the watch while functions run: if one takes long, its cancellation may
+        arrive meanwhile. Returns whether functions run."""
         self.gil_sampler.sample(late)
         if self.here.number >= 0 and now() - self.writer.last > frames.WATCH * 1e9:
             self.read_more()
@@ -60,38 +64,57 @@ class MainThreadRunner(Runner):
         """Handles the frames that have arrived, without waiting."""
         if self.reading.acquire(blocking=False):
             try:
-                self.take(self.reader.read(socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                pass
-            except (OSError, EOFError) as error:
-                broken(error)
-            except ValueError:  # a frame is invalid
-                fail()
+                self.read_and_take(socket.MSG_DONTWAIT)
             finally:
                 self.reading.release()
+
+    def read_and_take(self, flags: int) -> None:
+        """Reads frames while a function runs, and handles them. The caller holds reading."""
+        try:
+            self.take(self.reader.read(flags))
+        except BlockingIOError:
+            pass
+        except (OSError, EOFError) as error:
+            broken(error)
+        except ValueError:  # a frame is invalid
+            fail()
+
+    def await_credit(self, stream: Stream) -> None:
+        """Reads instead of the watch, which would detect credit only after some milliseconds. No
+        Timeout is raised meanwhile, since it could be raised between reading data and storing it.
+        A cancellation sets stream.cancelled."""
+        number, self.here.number = self.here.number, -1
+        while not stream.has_credit() and not stream.cancelled:
+            with self.reading:
+                if not stream.has_credit() and not stream.cancelled:
+                    self.read_and_take(0)
+        self.here.number = number
 
     def run(self, got: Sequence[Frame]) -> int:
         """Runs until more than one thread is requested; returns the requested number."""
         waiting, here, writer, watch, call = self.waiting, self.here, self.writer, self.watch, self.call
         current.set(here)
         self.take(got)
+        last_read = now()
         while True:
             self.working = True
-            if not watch.awake:
-                watch.busy()
             while waiting and self.threads == 1:
                 try:
                     invocation = waiting.popleft()
                 except IndexError:
                     break  # it was cancelled just now
-                before = now()
                 ended = call(invocation, here)
-                if ended - writer.last > frames.LINGER:
+                if ended - writer.last > here.hold:
+                    if waiting and here.hold > frames.LINGER and ended - last_read > frames.HOLD:
+                        self.read_more()  # those that wait may have been cancelled
+                        last_read = ended
                     writer.flush()
-                if ended - before > frames.LINGER:
-                    self.read_more()  # invocations behind a long call may have been cancelled
+                elif not watch.awake and waiting:
+                    watch.busy()
             self.working = False
             writer.flush()
+            if not watch.awake and has_foreign():
+                watch.busy()
             if self.threads > 1:
                 self.reading.acquire()  # never released: the watch reads no more
                 return self.threads
@@ -100,3 +123,4 @@ class MainThreadRunner(Runner):
             with self.reading:
                 if not waiting and not self.draining:
                     self.take(self.reader.read())
+                    last_read = now()

@@ -20,12 +20,8 @@ INTERVAL = 500_000
 # A thread that wakes up later than this waited for another one that held the GIL: Python
 # requests the GIL from its holder after 5 ms. In seconds.
 HELD = 0.0025
-# The number of polls of the watch for one sample.
-EACH = 4
 # The time between two reports to the daemon, in seconds.
 TELL = 1.0
-
-NEVER = 1 << 63
 
 now = time.perf_counter_ns
 HAS_CPU_CLOCK = hasattr(time, "thread_time_ns")  # without it, no call is measured
@@ -43,7 +39,6 @@ class GilSampler:
         self._told = time.monotonic()
         self._delays: int | None = None  # a file with the time that this thread waited for a core
         self._delayed = 0
-        self._turn = 0
 
     def _delay(self) -> float:
         """Returns how long the thread waited for a core since the last call, in seconds; 0 if
@@ -61,13 +56,10 @@ class GilSampler:
         return (self._delayed - before) / 1e9 if before else 0.0
 
     def sample(self, late: float) -> bool:
-        """Called by one thread every few milliseconds; late is its delay in seconds. Returns
-        whether functions run."""
+        """Called by one thread at each poll; late is its delay in seconds. Returns whether
+        functions run."""
         if not self._tells:
             return False
-        self._turn += 1
-        if self._turn % EACH:
-            return any(running.number >= 0 for running in list(self._running))
         late -= self._delay()
         runs = False
         for running in list(self._running):

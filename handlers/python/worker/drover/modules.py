@@ -12,15 +12,33 @@ import builtins
 import importlib
 import os
 import sys
+import time
 import types
-from importlib.machinery import ModuleSpec, PathFinder
-from typing import Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from typing import Any, Mapping, Sequence
 
 _VENDORED = os.path.join(".python_packages", "lib", "site-packages")
 _PREFIX = "_drover_app_"  # begins the name in sys.modules of an app's module that has the name of a standard one
 _HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # may be below the app's directory
 _ROOT = "__app__"  # the name of the app's directory as a package, as in Azure Functions
 
+
+_RECENT = 2.0  # seconds
+
+_path_stats: Any = SourceFileLoader.path_stats
+
+
+def _stats_if_cached(loader: SourceFileLoader, path: str) -> Any:
+    """Replaces SourceFileLoader.path_stats. A cached .pyc file matches any source with the same size and
+    modification second. So the cache is neither read nor written for a file of the app that was just
+    saved, because it could be saved again within that second."""
+    stats = _path_stats(loader, path)
+    if time.time() - stats["mtime"] < _RECENT and not path.startswith(_HERE):
+        raise OSError(f"{path} was just saved")
+    return stats
+
+
+setattr(SourceFileLoader, "path_stats", _stats_if_cached)
 
 _made: dict[str, Modules] = {}
 

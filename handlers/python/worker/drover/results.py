@@ -8,15 +8,15 @@ import collections.abc
 import inspect
 import json
 import sys
-from typing import Any
+from typing import Any, Callable, Mapping, Sequence
 
-from drover import Output
-from drover.frames import DESCRIBED, OK, put_properties
+from drover import Output, Outputs, Response
+from drover.payloads import DESCRIBED, MAX_SENT, OK, SENT, put_outputs, put_properties
 
 # Types of return values that are neither awaited nor refused.
 PLAIN = frozenset((bytes, bytearray, str, dict, list, tuple, int, float, bool))
 
-_MEANT = "return None, bytes, str, or a value that JSON can represent (docs/workers.md lists the types)"
+_MEANT = "return None, bytes, str, or a value that JSON can represent (docs/python.md lists the types)"
 
 # Types with one text form, by the name of one of their classes.
 _AS_TEXT = {
@@ -27,8 +27,16 @@ _AS_LIST: Any = (collections.abc.Sequence, collections.abc.MappingView, collecti
 _AS_ISO = {"datetime.date", "datetime.time"}  # a datetime is a date
 
 
+# The status and payload of a result.
+Result = tuple[int, bytes]
+
+
 class Unsendable(TypeError):
     """A function returned a value that cannot be sent. A retry would not help."""
+
+
+class Misaddressed(Unsendable):
+    """A function returned messages for outputs, and one of them cannot be sent."""
 
 
 def article(value: object) -> str:
@@ -47,42 +55,148 @@ def encode(value: object) -> bytes:
     try:
         return _ENCODER.encode(value).encode()
     except Unsendable as error:
+        if isinstance(value, Outputs):
+            raise Misaddressed(NO_OUTPUTS) from None
         inner = "" if str(error) == article(value) else f" with {error} in it"
         raise Unsendable(f"returned {article(value)}{inner}, which cannot be sent: {_MEANT}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise Unsendable(f"returned {article(value)}, which cannot be sent: {error}; {_MEANT}") from None
 
 
+NO_OUTPUTS = "returned drover.Outputs, but the function has no named outputs; in the configuration, give its outputs names"
+
 _TEXTS = (bytes, bytearray, memoryview, str)
-_JSON = put_properties({"content_type": "application/json"}, b"")
+_NONE: Mapping[str, str] = {}
+_JSON_TYPE: Mapping[str, str] = {"content_type": "application/json"}
+_JSON = put_properties(_JSON_TYPE, b"")
+TEXT_TYPE, BYTES_TYPE = "text/plain; charset=utf-8", "application/octet-stream"
+_REPLY_TEXT = put_properties({"content_type": TEXT_TYPE}, b"")
+_REPLY_BYTES = put_properties({"content_type": BYTES_TYPE}, b"")
 
 
-def result(value: object) -> tuple[int, bytes]:
+def result(value: object) -> Result:
     """Returns the status and payload of a result with a value, which is not None; raises Unsendable."""
     if isinstance(value, _TEXTS):
         return OK, encode(value)
     if not isinstance(value, Output):
         return OK | DESCRIBED, _JSON + encode(value)
-    properties, body = dict(value.properties), value.body
+    properties, body = _described(value)
+    return OK | DESCRIBED, put_properties(properties, body)
+
+
+def _described(output: Output) -> tuple[dict[str, str], bytes]:
+    """Returns the properties and the body of an Output."""
+    properties, body = dict(output.properties), output.body
     if body is None:
         body = b""
     elif not isinstance(body, _TEXTS):
         refuse(body)
         properties.setdefault("content_type", "application/json")
-    for name, text in value.attributes.items():
+    elif isinstance(output, Response) and (body or isinstance(body, str)):
+        properties.setdefault("content_type", TEXT_TYPE if isinstance(body, str) else BYTES_TYPE)
+    for name, text in output.attributes.items():
         properties[f"attribute:{name}"] = text
-    return OK | DESCRIBED, put_properties(properties, encode(body))
+    return properties, encode(body)
 
 
-def drop(_: object) -> tuple[int, bytes]:
+def reply(value: object) -> Result:
+    """Like result, for a function that answers requests: text and bytes have a content type, and a
+    body without bytes is still a body."""
+    if isinstance(value, str):
+        return OK | DESCRIBED, _REPLY_TEXT + encode(value)
+    if isinstance(value, _TEXTS):
+        return OK | DESCRIBED, _REPLY_BYTES + encode(value)
+    return result(value)
+
+
+def drop(value: object) -> Result:
+    """The result of a function whose results are dropped."""
+    if isinstance(value, Outputs):
+        raise Misaddressed(NO_OUTPUTS)
     return OK, b""
+
+
+def encoder(results: str, outputs: Sequence[str], replies: bool = False) -> Callable[[object], Result]:
+    """Returns the function that encodes the return values of a function: by the use of its
+    results, as in LOAD, the names of its outputs, and whether it answers requests."""
+    plain: Callable[[object], Result] = reply if replies else result
+    if results == "dropped":
+        plain = _drop_plain if outputs else drop
+    if not outputs:
+        return plain
+    indices = {name: index for index, name in enumerate(outputs)}
+
+    def encode_outputs(value: object) -> Result:
+        if not isinstance(value, Outputs):
+            return plain(value)
+        section = put_outputs(_records(value.messages, indices))
+        status, payload = (OK, b"") if value.result is None else plain(value.result)
+        return status | SENT, section + payload
+
+    return encode_outputs
+
+
+def _drop_plain(_: object) -> Result:
+    return OK, b""
+
+
+_Record = tuple[int, Mapping[str, str], bytes]
+
+
+def _records(messages: Mapping[str, object], indices: Mapping[str, int]) -> list[_Record]:
+    """Returns the messages for outputs as put_outputs takes them; raises Misaddressed."""
+    records: list[_Record] = []
+    for name, value in messages.items():
+        index = indices.get(name)
+        if index is None:
+            raise Misaddressed(f"returned a message for the output {name!r}, which the function does not have; it has: {', '.join(indices)}")
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            if each is None:
+                continue
+            try:
+                records.append((index, *_message(each)))
+            except Unsendable as error:
+                raise Misaddressed(f"{error} (for the output {name})") from None
+    if len(records) > MAX_SENT:
+        raise Misaddressed(f"returned {len(records)} messages for outputs; one call can send {MAX_SENT}")
+    return records
+
+
+def _message(value: object) -> tuple[Mapping[str, str], bytes]:
+    """Returns the properties and the body of a message for an output."""
+    if isinstance(value, _TEXTS):
+        return _NONE, encode(value)
+    if isinstance(value, Output):
+        return _described(value)
+    if isinstance(value, Outputs):
+        raise Unsendable("returned drover.Outputs as one of the messages in drover.Outputs")
+    refuse(value)
+    return _JSON_TYPE, encode(value)
 
 
 def refuse(value: object) -> None:
     """Raises Unsendable for a generator, which runs only when it is iterated over."""
     for check, what in ((inspect.isgenerator, "a generator"), (inspect.isasyncgen, "an async generator")):
         if check(value):
-            raise Unsendable(f"returned {what}, of which no line has run: return a list, or what else is complete")
+            raise Unsendable(f"returned {what}, whose code has not run: return a list or another complete value")
+
+
+def streamed_body(value: Any) -> Any:
+    """Returns the body of a response in parts; None for any other return value."""
+    if isinstance(value, Outputs):
+        value = value.result
+    if isinstance(value, Response):
+        kind = type(value.body)
+        return value.body if hasattr(kind, "__next__") or hasattr(kind, "__aiter__") or hasattr(kind, "read") else None
+    return value if inspect.isgenerator(value) or inspect.isasyncgen(value) else None
+
+
+def encode_part(part: object) -> bytes:
+    if isinstance(part, str):
+        return part.encode("utf-8", "surrogatepass")
+    if isinstance(part, (bytes, bytearray, memoryview)):
+        return bytes(part)
+    raise TypeError(f"a part of a response is {article(part)}; it must be bytes or str")
 
 
 def _plain(value: Any) -> Any:

@@ -6,22 +6,30 @@ import collections
 import json
 import os
 import socket
+import time
 from typing import Any, Sequence, Set
 
-from drover import Context, Message, frames, traces
+from drover import Context, Message, frames, payloads, traces
 from drover.async_in_threads import AsyncInThreads
-from drover.event_loops import is_awaitable
+from drover.awaitables import is_awaitable
 from drover.exit import end_child
-from drover.frames import Frame, Invocation
+from drover.frames import HOLD, LINGER, Frame, Invocation
 from drover.functions import Function, outcome
+from drover.invocations import ids
 from drover.logs import Output, send
-from drover.measures import INTERVAL, cpu_now, now
-from drover.results import PLAIN, Unsendable, refuse
+from drover.measures import HAS_CPU_CLOCK, INTERVAL, cpu_now, now
+from drover.results import PLAIN, Misaddressed, Unsendable, refuse, streamed_body
+from drover.streaming import Stream, send_parts, streams
 from drover.timeouts import Interrupter, RunningCall
 
-OK = frames.OK
+OK = payloads.OK
 NOTHING = OK, b""
-NOT_TRIED = frames.NOT_TRIED, b""
+NOT_TRIED = payloads.NOT_TRIED, b""
+_ADDED = payloads.DESCRIBED | payloads.SENT
+# A call of up to SHORT ns does not wake the watch, unless its deadline is within SOON µs.
+SHORT, SOON = 500_000, 2_000_000
+# After calls of some duration, results may wait for this many further calls, at most for HOLD.
+BURST = 8
 
 
 class _All(Set[int]):
@@ -68,11 +76,14 @@ class Runner:
         self.interrupter: Interrupter | None = None  # raises Timeout; None if that is impossible
         self.threaded = AsyncInThreads()  # runs coroutines on event loops of threads
         self.watch = writer.watch
+        self.watch.runs = self.runs
+        self.measures = writer.measures and HAS_CPU_CLOCK
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
         if Runner.serving is None:
             os.register_at_fork(after_in_child=_forked)
         Runner.serving = self
+        streams.wait = self.await_credit
         if before is not None:
             self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
             self.replaced = before.replaced
@@ -92,25 +103,40 @@ class Runner:
         self.to_threads(wanted.get("threaded") or ())
         return threads
 
+    def runs(self) -> bool:
+        """Returns whether a function runs in a thread."""
+        return any(running.number >= 0 for running in list(self.running))
+
     def to_threads(self, functions: Sequence[int]) -> None:
         """Runs some async functions in threads from now on."""
 
     def revoke_unstarted(self, functions: Sequence[int]) -> None:
-        """Sends "not tried" for the invocations of some async functions that have not started."""
+        """Sends "not tried" for the invocations of some functions that have not started."""
+        if functions:
+            for invocation in self.take_waiting(functions):
+                self.reply(invocation[0], 0, *NOT_TRIED)
+            self.writer.flush()
+
+    def take_waiting(self, functions: Sequence[int]) -> list[Invocation]:
+        """Removes and returns the waiting invocations of some functions."""
+        return [i for i in list(self.waiting) if i[1] in functions and Runner.withdraw(self, i[0])]
 
     def call(self, invocation: Invocation, running: RunningCall) -> int:
         """Runs a sync function, queues its result, and returns the time at which it ended."""
-        number, index, data, _, body, end, _, _, _ = invocation
+        number, index, data, body, end, _, _, _, deadline, _ = invocation
         function = self.functions[index]
         answer = None
         cpu = -1
+        measured = False
         start = now()
         if start >= function.due:
             function.due = start + INTERVAL
             running.index = index
-            if not self.watch.awake:
-                self.watch.busy()
-            cpu = cpu_now()
+            measured = True
+            self.expect(function.took, deadline)
+            start = now()
+            if self.measures:
+                cpu = cpu_now()
         try:
             running.number = number  # from here on a Timeout may be raised, once
             try:
@@ -122,6 +148,8 @@ class Runner:
                             value = function.call(*self.arguments(function, invocation))
                     elif function.wants_body:
                         value = function.call(data[body:end])
+                    elif function.wants_invocation:
+                        value = function.call(invocation)
                     else:
                         value = function.call(*self.arguments(function, invocation))
                     answer = NOTHING if value is None else self.answer(number, function, value)
@@ -141,9 +169,21 @@ class Runner:
         ended = now()
         if cpu >= 0:
             cpu = cpu_now() - cpu
+        if measured:
+            took = function.took = ended - start
+            running.hold = LINGER if function.urgent or took < LINGER else min(BURST * took, HOLD)
         status, payload = answer
         self.reply(number, ended - start, status, payload, cpu, ended - start)
         return ended
+
+    def expect(self, took: int, deadline: int) -> None:
+        """Called before a call that is measured. took is the duration of an earlier one. Wakes the
+        watch unless the call is short, and sends results that would wait behind it."""
+        watch = self.watch
+        if not watch.awake and (took > SHORT or deadline and deadline < time.time_ns() // 1000 + SOON):
+            watch.busy()
+        if took > HOLD and self.writer.waits():
+            self.writer.flush()
 
     def answer(self, number: int, function: Function, value: Any) -> tuple[int, bytes]:
         """Returns the status and payload of a result with the return value of a sync function."""
@@ -151,7 +191,11 @@ class Runner:
             if is_awaitable(value):
                 self.warn_of_awaitable(function, value)
                 value = self.threaded.wait(number, value)
-            refuse(value)
+            body = streamed_body(value) if function.streams else None
+            if body is not None:
+                value = send_parts(number, value, body, lambda awaitable: self.threaded.wait(number, awaitable))
+            else:
+                refuse(value)
         return self.encoded(function, value)
 
     def encoded(self, function: Function, value: object) -> tuple[int, bytes]:
@@ -160,7 +204,7 @@ class Runner:
         try:
             return function.encode(value)
         except Unsendable as error:
-            if not function.shown:
+            if not function.shown or isinstance(error, Misaddressed):
                 raise
             self.warn(f"{function.name} {error}")
             return NOTHING
@@ -189,12 +233,14 @@ class Runner:
             self.replaced, self.cancelled = True, _All()
             self.writer.json(frames.REPLACE, {"why": why})
 
-    def arguments(self, function: Function, invocation: Invocation) -> tuple[bytes] | tuple[Message] | tuple[Message, Context]:
+    def arguments(self, function: Function, invocation: Invocation) -> tuple[Any, ...]:
         """Returns a function's arguments."""
-        number, _, data, meta, body, end, attempt, enqueued, deadline = invocation
+        number, _, data, body, end, meta, attempt, enqueued, deadline, _ = invocation
         if function.wants_body:
             return (data[body:end],)
-        message = Message(data[body:end], attempt, enqueued, data[meta:body])
+        if function.wants_invocation:
+            return (invocation,)
+        message = Message(data[body:end], attempt, enqueued, meta)
         if not function.wants_context:
             return (message,)
         context = self.contexts[number] = Context(function.name, deadline, message)
@@ -208,18 +254,21 @@ class Runner:
         """Queues a result, after the invocation's output lines."""
         if self.contexts:
             context = self.contexts.pop(number, None)
-            if context is not None and context._changed and status & ~frames.DESCRIBED == OK:
-                status, payload = frames.STATE | status & frames.DESCRIBED, frames.put_state(context._state, payload)
+            if context is not None and context._changed and status & ~_ADDED == OK:
+                status, payload = payloads.STATE | status & _ADDED, frames.put_state(context._state, payload)
         if self.reader.states:
             self.reader.states.pop(number, None)  # the function takes no context
         if self.output.parts:
             self.output.end(number)
+        if ids:
+            ids.pop(number, None)
         self.writer.result(number, status, took, payload, cpu, held)
 
     def cancel(self, number: int) -> None:
         """Interrupts a call of a sync function, or prevents its start. Called by the thread
         that reads."""
         self.cancelled.add(number)
+        streams.cancel(number)
         context = self.contexts.get(number)
         if context is not None:
             context._cancelled = True
@@ -233,6 +282,10 @@ class Runner:
         if self.withdraw(number):  # otherwise a thread has just taken it, and checks whether it is cancelled
             self.reply(number, 0, *NOT_TRIED)
             self.writer.flush()
+
+    def await_credit(self, stream: Stream) -> None:
+        """Waits until a stream has credit or is cancelled. Called in the thread of its call."""
+        stream.wait()
 
     def withdraw(self, number: int) -> bool:
         """Removes a waiting invocation; returns whether it was waiting."""

@@ -116,7 +116,9 @@ class StackLocations:
             if line[0] == self._serving.co_filename and line[2] == self._serving.co_name:
                 lines = lines[:at]
                 break
-        if all(line[0].startswith(_HERE) or line[0] in _MACHINERY for line in lines):
+        others = [line[0] for line in lines if not line[0].startswith(_HERE) and line[0] not in _MACHINERY]
+        calls_standard = any(line[0].startswith(_HERE) for line in lines) and all(self._is_standard(file) for file in others)
+        if not others or calls_standard:
             return None, None
         place = self._place(lines)
         if place in self._told or len(self._told) >= _MAX_TOLD:
@@ -132,6 +134,9 @@ class StackLocations:
         if own > 0:
             text += f", which calls {self._name(lines[own - 1])}"
         return text[:_MAX_PLACE]
+
+    def _is_standard(self, file: str) -> bool:
+        return file.startswith(_STANDARD) and not any(part in file for part in _LIBRARIES)
 
     def _is_app(self, file: str) -> bool:
         return file.startswith(self._app) and not file.startswith(_HERE) and not any(part in file for part in _LIBRARIES)
@@ -152,8 +157,10 @@ def _of(local: Mapping[str, Any]) -> tuple[int, int, str]:
     running, invocation = local.get("running"), local.get("invocation")
     if running is None or running.number < 0 or invocation is None or invocation[0] != running.number:
         return -1, -1, ""
-    number, index, data, meta, body = invocation[:5]
-    return number, index, Message(b"", meta=data[meta:body]).id[:_MAX_PLACE]
+    number, index, meta = invocation[0], invocation[1], invocation[5]
+    if not meta:
+        return number, index, ""  # a batch: the daemon names its first message
+    return number, index, Message(b"", meta=meta).id[:_MAX_PLACE]
 
 
 class StackSample:

@@ -2,7 +2,7 @@
 extension holds the GIL, and for threads that wait.
 
 A signal stops the main thread, so its frames can be read safely.
-faulthandler.dump_traceback_later reads them from a thread of its own while they change,
+faulthandler.dump_traceback_later reads them from its own thread while they change,
 which can crash the interpreter.
 """
 

@@ -100,6 +100,11 @@ class Text(io.TextIOWrapper):
         """Does nothing: the base class would close the stream."""
 
 
+def has_foreign() -> bool:
+    """Returns whether the app has replaced a standard stream."""
+    return type(sys.stdout) is not Text or type(sys.stderr) is not Text
+
+
 def flush_foreign() -> None:
     """Flushes streams with which the app has replaced the worker's: they may buffer."""
     for stream in (sys.stdout, sys.stderr):

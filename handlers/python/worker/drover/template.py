@@ -168,7 +168,7 @@ def _fork() -> tuple[_Spare | None, str | None]:
 
 
 def _move(temporary: str) -> None:
-    """Moves this process to a temporary directory of its own."""
+    """Moves this process to its own temporary directory."""
     try:
         os.mkdir(temporary, 0o700)
     except OSError:

@@ -8,11 +8,12 @@ from typing import Sequence
 
 from drover import frames, unpatched
 from drover.exit import fail, leave
-from drover.frames import Cancel, Drain, Frame, Invocation, Settings
+from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Settings
 from drover.functions import Function
 from drover.logs import Output, current
 from drover.measures import GilSampler
 from drover.runner import Runner
+from drover.streaming import streams
 from drover.timeouts import RunningCall, ThreadInterrupter
 
 
@@ -84,7 +85,7 @@ class ThreadPoolRunner(Runner):
             if invocation is None:
                 break
             ended = call(invocation, running)
-            if empty() or ended - writer.last > frames.LINGER:
+            if empty() or ended - writer.last > running.hold:
                 writer.flush()
             elif not watch.awake:
                 watch.busy()
@@ -120,6 +121,22 @@ class ThreadPoolRunner(Runner):
             self.queue.put(item)
         return found or super().withdraw(number)
 
+    def take_waiting(self, functions: Sequence[int]) -> list[Invocation]:
+        taken = super().take_waiting(functions)
+        kept: list[Invocation | None] = []
+        try:
+            while True:
+                item = self.queue.get_nowait()
+                if item is not None and item[1] in functions:
+                    taken.append(item)
+                else:
+                    kept.append(item)
+        except unpatched.Empty:
+            pass
+        for item in kept:
+            self.queue.put(item)
+        return taken
+
     def drain(self) -> None:
         """Finishes the accepted invocations; then drained is called."""
         self.draining = True
@@ -146,6 +163,8 @@ class ThreadPoolRunner(Runner):
                     self.drain()
                 elif type(item) is Cancel:
                     self.cancel(item.number)
+                elif type(item) is Credit:
+                    streams.grant(item.number, item.amount)
             got = self.reader.read()
 
     def end_threads(self, got: Sequence[Frame]) -> int:
@@ -168,6 +187,8 @@ class ThreadPoolRunner(Runner):
                         self.draining = True
                     elif type(item) is Cancel:
                         self.cancel(item.number)
+                    elif type(item) is Credit:
+                        streams.grant(item.number, item.amount)
                 if ended in unpatched.select([self.sock.fileno(), ended], [], [])[0]:
                     break
                 got = self.reader.read()

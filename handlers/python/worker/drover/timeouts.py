@@ -31,11 +31,12 @@ class Interrupter(Protocol):
 class RunningCall:
     """The call that runs in a thread, or in a task."""
 
-    __slots__ = ("cut", "index", "interruption", "number", "thread")
+    __slots__ = ("cut", "hold", "index", "interruption", "number", "thread")
 
     def __init__(self) -> None:
         self.number = -1  # of the invocation; -1 is none
         self.index = 0  # of the last measured function
+        self.hold = 0  # how long results may wait for others after such a call, in ns
         self.cut = False  # whether the Timeout was raised during an import
         self.interruption = 0  # not 0: settle must be called at the end of the call
         self.thread = unpatched.get_ident()

@@ -9,7 +9,7 @@ from typing import Callable, Iterator
 from drover import Message, _trace
 from drover.frames import Invocation
 
-# Parts of a message's meta, one of which it contains if it has a trace.
+# Parts of a message's meta. It contains one of them if it has a trace.
 _SIGNS = (b"traceparent", b"Traceparent", b"Diagnostic-Id")
 
 
@@ -29,7 +29,7 @@ def of_app() -> Callable[[Invocation], contextlib.AbstractContextManager[None]] 
 
     @contextlib.contextmanager
     def current(invocation: Invocation) -> Iterator[None]:
-        meta = invocation[2][invocation[3] : invocation[4]]
+        meta = invocation[5]
         parent = state = None
         if any(sign in meta for sign in _SIGNS):
             parent, state = _trace(Message(b"", meta=meta))

@@ -15,8 +15,9 @@ import socket
 from typing import Any, NoReturn, Sequence
 
 import drover
-from drover import frames, template
+from drover import debugging, frames, template
 from drover.async_runner import AsyncRunner
+from drover.event_loops import StartError, startups, worker_loop
 from drover.exit import broken, fail, leave
 from drover.frames import Drain, Frame, Hello, Load, Reader, Writer
 from drover.functions import Function, LoadError, cut_traceback, load, one_line
@@ -24,9 +25,9 @@ from drover.heartbeat import Heartbeat
 from drover.imports import Imports
 from drover.logs import Output
 from drover.main_thread_runner import MainThreadRunner
-from drover.measures import HAS_CPU_CLOCK, NEVER
 from drover.runner import Runner
 from drover.stacks import at_fatal_signals, last_words
+from drover.streaming import streams
 from drover.thread_pool_runner import ThreadPoolRunner
 
 
@@ -34,8 +35,11 @@ def main() -> NoReturn:
     sock = socket.socket(fileno=3)
     sock.set_inheritable(False)
     at_fatal_signals()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon handles a terminal's Ctrl-C
+    if not debugging.has_terminal():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon handles a terminal's Ctrl-C
+        debugging.refuse_breakpoints()
     writer, reader = Writer(sock), Reader(sock)
+    streams.writer = writer
     try:
         _serve(sock, reader, writer)
     except (OSError, EOFError) as error:
@@ -61,16 +65,14 @@ def _serve(sock: socket.socket, reader: Reader, writer: Writer) -> NoReturn:
     _hooks(writer)
     _ready(writer, functions, why, imports)
     threads = load_frame["threads"]
-    if not writer.measures or not HAS_CPU_CLOCK:
-        for function in functions:
-            function.due = NEVER
     if any(f.is_async for f in functions):
         runner: Runner = AsyncRunner(sock, reader, writer, output, functions, threads)
     else:
         runner = _runner(sock, reader, writer, output, functions, threads, None)
+    if debugging.has_terminal():
+        debugging.start(load_frame["app"], load_frame["functions"])
     writer.watch.start()
-    if writer.heartbeat:
-        Heartbeat(writer).start()
+    Heartbeat(writer).start()
     while True:
         threads, rest = runner.run(rest), ()
         runner = _runner(sock, reader, writer, output, functions, threads, runner)
@@ -85,7 +87,7 @@ def _runner(
     threads: int,
     before: Runner | None,
 ) -> Runner:
-    """Returns a runner of sync functions with so many threads."""
+    """Returns a runner of sync functions with this many threads."""
     if threads > 1:
         return ThreadPoolRunner(sock, reader, writer, output, functions, threads, before)
     return MainThreadRunner(sock, reader, writer, output, functions, before)
@@ -100,6 +102,7 @@ def _greet(reader: Reader, writer: Writer, output: Output | None) -> tuple[dict[
     writer.max = hello["max_frame"]
     writer.stats, writer.measures, writer.blocked = "stats" in can, "measures" in can, "blocked" in can
     writer.heartbeat, writer.imports = "heartbeat" in can, "imports" in can
+    streams.enabled = "stream" in can
     writer.json(
         frames.WELCOME,
         {
@@ -127,13 +130,20 @@ def _load(writer: Writer, load_frame: dict[str, Any]) -> list[Function]:
 
 
 def _hooks(writer: Writer) -> None:
-    """Calls the app's after_fork functions."""
+    """Calls the app's after_fork functions, and starts its ASGI apps."""
     for hook in drover._after_fork:
         try:
             hook()
         except BaseException as error:
             summary = f"{getattr(hook, '__qualname__', hook)}, which is marked with drover.after_fork: {one_line(error)}"
             _failed(writer, LoadError(summary, cut_traceback(error)))
+    for startup in startups:
+        try:
+            worker_loop().run_until_complete(startup())
+        except StartError as error:
+            _failed(writer, LoadError(f"the ASGI app did not start: {error}", error.detail))
+        except BaseException as error:  # the app's own, or such as SystemExit
+            _failed(writer, LoadError(f"the ASGI app did not start: {one_line(error)}", cut_traceback(error)))
 
 
 def _failed(writer: Writer, error: LoadError) -> NoReturn:

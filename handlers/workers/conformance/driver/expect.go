@@ -15,7 +15,10 @@ import (
 type Result struct {
 	protocol.Reply
 	Outcome    protocol.Outcome // of a failure, a rejection or a retry
+	State      []byte           // set if Status is State; nil if it has none
+	Messages   []protocol.Sent  // for named outputs
 	Properties triggers.Properties
+	Output     []byte // the plain result, after all of these
 }
 
 // ExpectFrame returns the payload of the next frame, which must have this type. It is valid until the next receive.
@@ -71,8 +74,9 @@ func (w *Worker) ExpectReady() {
 }
 
 // ExpectResult returns the next RESULT, of any call in flight.
-func (w *Worker) ExpectResult() Result {
-	payload := w.ExpectFrame(protocol.Result)
+func (w *Worker) ExpectResult() Result { return w.readResult(w.ExpectFrame(protocol.Result)) }
+
+func (w *Worker) readResult(payload []byte) Result {
 	reply, err := protocol.ReadResult(payload)
 	if err != nil {
 		w.FailBy(RuleOne, err.Error(), "a RESULT as documented")
@@ -82,11 +86,7 @@ func (w *Worker) ExpectResult() Result {
 	}
 	out := Result{Reply: reply}
 	out.Payload = slices.Clone(reply.Payload)
-	if reply.Described && reply.Status == protocol.Done {
-		if out.Properties, out.Payload, err = protocol.CutProperties(out.Payload); err != nil {
-			w.FailBy(RuleOne, err.Error(), "properties as documented")
-		}
-	}
+	cutPayload(w, &out)
 	switch reply.Status {
 	case protocol.Failure, protocol.Reject, protocol.Retry:
 		decodeFrame(w, protocol.Result, reply.Payload, &out.Outcome, "summary")
@@ -99,6 +99,33 @@ func (w *Worker) ExpectResult() Result {
 		}
 	}
 	return out
+}
+
+// cutPayload splits what precedes the plain result off a copy of the payload. The payload itself
+// loses the properties of a result without a state.
+func cutPayload(w *Worker, r *Result) {
+	var err error
+	check := func(what string) {
+		if err != nil {
+			w.FailBy(RuleOne, err.Error(), what+" as documented")
+		}
+	}
+	r.Output = r.Payload
+	if r.Status == protocol.State {
+		r.State, r.Output, err = protocol.CutState(r.Output)
+		check("a state")
+	}
+	if r.Sent {
+		r.Messages, r.Output, err = protocol.CutSent(r.Output)
+		check("messages for outputs")
+	}
+	if r.Described {
+		r.Properties, r.Output, err = protocol.CutProperties(r.Output)
+		check("properties")
+	}
+	if r.Status == protocol.Done {
+		r.Payload = r.Output
+	}
 }
 
 // ExpectExit0 reads to the end of the socket. The worker must have answered all calls, and exit with status 0.

@@ -45,7 +45,7 @@ func (w *Worker) ForkWorker() *Worker {
 		w.Fail(fmt.Sprintf("FORKED with pid %d and the error %q", forked.PID, forked.Error), "the pid of a process")
 	}
 	if group, err := syscall.Getpgid(forked.PID); err != nil || group != forked.PID {
-		w.Fail(fmt.Sprintf("process %d, which FORKED names, is in process group %d (%v)", forked.PID, group, err), "a process group of its own")
+		w.Fail(fmt.Sprintf("process %d, which FORKED names, is in process group %d (%v)", forked.PID, group, err), "its own process group")
 	}
 	p.Process, err = w.reaper.Adopt(w.Process.Process, forked.PID, outputs...)
 	files, outputs = files[:1], nil // the process has the other files, or they are closed

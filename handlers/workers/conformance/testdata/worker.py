@@ -18,6 +18,7 @@ SMALL, LOAD_MOST, OUTCOME = 256 << 10, 8 << 20, 1 << 20
 sock = socket.socket(fileno=3)
 writing = threading.Lock()
 state_of, cancelled, begun = {}, set(), set()
+credit, granted = {}, threading.Condition()  # of the streams, by their call
 waiting = queue.Queue()
 max_frame = SMALL
 can = []
@@ -60,7 +61,37 @@ def frame():
     return kind, receive(length - 1)
 
 
-class Call:
+class Message:
+    def read_meta(self, payload, at, end):
+        encoding = "latin-1" if FAULT == "reads texts as Latin-1" else "utf-8"
+        texts = []
+        while at < end:
+            (n,) = struct.unpack_from("<I", payload, at)
+            texts.append(payload[at + 4 : at + 4 + n].decode(encoding, "replace"))
+            at += 4 + n
+        self.message_id, self.subject, self.key = texts[:3]
+        pairs = list(zip(texts[3::2], texts[4::2]))
+        parted = pairs.index(("", "")) if ("", "") in pairs and FAULT != "takes properties for attributes" else len(pairs)
+        self.attributes, self.repeated, self.properties = {}, {}, dict(pairs[parted + 1 :])
+        for name, value in pairs[:parted]:
+            if name in self.attributes and FAULT != "has one value of several":
+                self.repeated.setdefault(name, [self.attributes[name]]).append(value)
+            self.attributes.setdefault(name, value)
+
+    def read_of_batch(self, payload, at, origin):
+        """Reads a message of a batch, and returns the offset of its end."""
+        self.attempt, self.enqueued, meta = struct.unpack_from("<IqI", payload, at)
+        at += 16
+        if origin:
+            at += 4 + struct.unpack_from("<I", payload, at)[0]
+        self.read_meta(payload, at, at + meta)
+        (n,) = struct.unpack_from("<I", payload, at + meta)
+        at += meta + 4
+        self.body = payload[at : at + n]
+        return at + n
+
+
+class Call(Message):
     def __init__(self, payload):
         if len(payload) < 32:
             sys.exit("a short INVOKE")
@@ -75,22 +106,23 @@ class Call:
                     sys.exit("a long state")
                 self.state = payload[at : at + n]
                 at += n
+        self.sent = None
+        if flags & 2 and FAULT != "takes an origin for meta":
+            at += 4 + struct.unpack_from("<I", payload, at)[0]
         if at + meta > len(payload):
             sys.exit("a long meta")
-        encoding = "latin-1" if FAULT == "reads texts as Latin-1" else "utf-8"
-        texts, end = [], at + meta
-        while at < end:
-            (n,) = struct.unpack_from("<I", payload, at)
-            texts.append(payload[at + 4 : at + 4 + n].decode(encoding, "replace"))
-            at += 4 + n
-        self.message_id, self.subject, self.key = texts[:3]
-        pairs = list(zip(texts[3::2], texts[4::2]))
-        parted = pairs.index(("", "")) if ("", "") in pairs and FAULT != "takes properties for attributes" else len(pairs)
-        self.attributes, self.repeated, self.properties = {}, {}, dict(pairs[parted + 1 :])
-        for name, value in pairs[:parted]:
-            if name in self.attributes and FAULT != "has one value of several":
-                self.repeated.setdefault(name, [self.attributes[name]]).append(value)
-            self.attributes.setdefault(name, value)
+        end = at + meta
+        self.batch, self.verdicts = [], None
+        if flags & 4:
+            (count,) = struct.unpack_from("<I", payload, end)
+            at = end + 4
+            for _ in range(count):
+                self.batch.append(Message())
+                at = self.batch[-1].read_of_batch(payload, at, flags & 2)
+            if FAULT == "shuffles batches":
+                self.batch.reverse()
+            return
+        self.read_meta(payload, at, end)
         self.body = payload[end:]
         if FAULT == "reads bodies as text":
             self.body = self.body.decode("utf-8", "replace").encode()
@@ -129,6 +161,23 @@ def run(name, c):
     if name == "output":
         c.about = {"content_type": "text/x-test", "correlation_id": c.message_id, "attribute:n": "é"}
         return c.body
+    if name == "outputs":
+        if c.body == b"none":
+            return b""
+        if c.body == b"unknown" and FAULT != "takes any output":
+            raise Rejected("there is no output nobody; there are first, second, third")
+        if c.body == b"state":
+            c.set = (b"new",)
+        about = {"content_type": "text/x-test", "correlation_id": c.message_id, "attribute:n": "é"}
+        c.sent = [(0, about, c.body), (1, {}, b"1"), (1, {}, b"2")]
+        return b"plain"
+    if name == "stream":
+        try:
+            return stream(c)
+        finally:
+            del credit[c.id]
+    if name == "batch":
+        return run_batch(c)
     if name == "large":
         return b"x" * int(c.body)
     if name == "fail":
@@ -161,6 +210,30 @@ def run(name, c):
     return b"none" if c.state is None else b"was " + c.state
 
 
+def stream(c):
+    """Sends a response in parts."""
+    with granted:
+        credit[c.id] = 256 << 10
+    rest = 4 if c.body == b"fail" else int(c.body)
+    head = json.dumps({"status": 201, "headers": [["x-test", "yes"]]}).encode()
+    head, whole = struct.pack("<I", len(head)) + head, rest
+    while rest:
+        with granted:
+            while credit[c.id] == 0 and c.id not in cancelled:
+                granted.wait()
+            if c.id in cancelled:
+                raise Failed("cancelled")
+            n = min(rest, 50_000, rest if FAULT == "needs no CREDIT" else credit[c.id])
+            credit[c.id] = max(credit[c.id] - n, 0 if FAULT != "needs no CREDIT" else 1)
+        send(76, struct.pack("<IB", c.id, 1 if head else 0) + head + b"x" * n)
+        rest -= n
+        if FAULT != "repeats its head":
+            head = b""
+    if c.body == b"fail":
+        raise Failed("late")
+    return b"x" * whole if FAULT == "sends the whole response again" else b""
+
+
 def answer(c, status, took, payload):
     if 18 + len(payload) > max_frame and FAULT != "sends what is too large":
         status, payload = 1, b'{"summary": "too large"}'
@@ -170,7 +243,37 @@ def answer(c, status, took, payload):
         send(68, struct.pack("<IBIII", number, status, wall, 0xFFFFFFFF, 0xFFFFFFFF) + payload)
 
 
-def serve(functions):
+def run_batch(c):
+    bodies = [m.body for m in c.batch]
+    if b"throw" in bodies:
+        raise Failed("thrown")
+    if bodies[0] == b"whole":
+        return str(len(bodies)).encode()
+    outcomes = {
+        b"done": (0, b""), b"reject": (2, b'{"summary": "rejected"}'), b"fail": (1, b'{"summary": "failed", "detail": ""}'),
+        b"retry": (3, json.dumps({"summary": "later", "after": 60 if FAULT == "tries again when it likes" else 1.5}).encode()),
+    }
+    c.verdicts = [outcomes.get(body, (0, body)) for body in bodies]
+    return json.dumps([
+        {"id": m.message_id, "subject": m.subject, "attempt": m.attempt, "enqueued_ms": m.enqueued // 1000 if m.enqueued else None, "size": len(m.body)}
+        for m in c.batch
+    ]).encode()
+
+
+def pairs_of(about):
+    texts = [text.encode() for pair in about.items() for text in pair]
+    pairs = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return struct.pack("<I", len(pairs)) + pairs
+
+
+def section(sent):
+    if FAULT == "shuffles outputs":
+        sent = sent[::-1]
+    out = b"".join(struct.pack("<H", index) + pairs_of(about) + struct.pack("<I", len(body)) + body for index, about, body in sent)
+    return struct.pack("<I", len(out)) + out
+
+
+def serve(functions, dropped):
     held = []
     while True:
         c = waiting.get()
@@ -183,13 +286,20 @@ def serve(functions):
             begun.add(c.id)
             try:
                 payload = run(functions[c.function], c)
+                if dropped[c.function]:
+                    payload = b""
+                if c.verdicts is not None and FAULT != "forgets verdicts":
+                    status = 6
+                    each = b"".join(struct.pack("<BI", verdict, len(data)) + data for verdict, data in c.verdicts)
+                    payload = struct.pack("<I", len(c.verdicts)) + each + b"\0" + payload
                 if c.about and FAULT != "forgets properties":
                     status = 128
-                    texts = [text.encode() for pair in c.about.items() for text in pair]
-                    pairs = b"".join(struct.pack("<I", len(text)) + text for text in texts)
-                    payload = struct.pack("<I", len(pairs)) + pairs + payload
+                    payload = pairs_of(c.about) + payload
+                if c.sent and FAULT != "forgets outputs" and not (FAULT == "drops outputs" and dropped[c.function]):
+                    status |= 64
+                    payload = section(c.sent) + payload
                 if c.set and c.stateful and FAULT != "forgets states":
-                    status = 5
+                    status |= 5
                     (state,) = c.set
                     payload = (struct.pack("<I", 0xFFFFFFFF) if state is None else struct.pack("<I", len(state)) + state) + payload
             except Failed as error:
@@ -237,7 +347,7 @@ def load(text):
     if FAULT == "mixes up its functions":
         names.reverse()
     send_json(66, {"functions": [{"name": n, "kind": "sync"} for n in names]})
-    return [f["function"] for f in l["functions"]], l["threads"]
+    return [f["function"] for f in l["functions"]], [f.get("results") == "dropped" for f in l["functions"]], l["threads"]
 
 
 def beat():
@@ -317,7 +427,7 @@ def greet():
     if FAULT == "beats before it is ready":
         send(73, b"")
     version = 1 if FAULT == "speaks another protocol" else 4
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["cancel", "fork", "heartbeat", "imports", "log", "properties", "session_state", "settings"]})
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["batch", "cancel", "fork", "heartbeat", "imports", "log", "origin", "outputs", "properties", "session_state", "settings", "stream"]})
     if hello["protocol"] != 4 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
@@ -335,13 +445,13 @@ def main():
         load(text)
         serve_template()
         text = greet()
-    functions, threads = load(text)
+    functions, dropped, threads = load(text)
     pool, live = [], 0
 
     def resize(n):
         nonlocal live
         for _ in range(n - live):
-            pool.append(threading.Thread(target=serve, args=(functions,), daemon=True))
+            pool.append(threading.Thread(target=serve, args=(functions, dropped), daemon=True))
             pool[-1].start()
         for _ in range(live - n):
             waiting.put(None)
@@ -362,7 +472,15 @@ def main():
             cancelled.discard(c.id) if FAULT != "remembers what it cancelled" else None
             waiting.put(c)
         elif kind == 4 and len(payload) == 4:
-            cancelled.add(struct.unpack("<I", payload)[0])
+            with granted:
+                cancelled.add(struct.unpack("<I", payload)[0])
+                granted.notify_all()
+        elif kind == 8 and len(payload) == 8:
+            call, n = struct.unpack("<II", payload)
+            with granted:
+                if call in credit and FAULT != "ignores CREDIT":
+                    credit[call] += n
+                    granted.notify_all()
         elif kind == 7:
             if FAULT != "ignores SETTINGS":
                 resize(json.loads(payload)["threads"])

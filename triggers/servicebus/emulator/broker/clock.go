@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// clock runs functions at their times. All but run is called with the namespace locked.
+// clock runs functions at given times. All methods except run are called with the namespace locked.
 type clock struct {
 	now    func() time.Time
 	timers timers
@@ -47,7 +47,7 @@ func (c *clock) wake() {
 	}
 }
 
-// run runs the functions whose times have come, until stop is closed.
+// run runs the functions that are due, until stop is closed.
 func (c *clock) run(namespace sync.Locker, stop <-chan struct{}) {
 	for {
 		namespace.Lock()

@@ -10,30 +10,30 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// Controls makes, removes and counts the entities of a namespace, and has them fail. Its methods
-// take the namespace's lock, and are safe for use by many goroutines.
+// Controls creates, deletes and counts the entities of a namespace, and injects faults. Its methods
+// take the namespace's lock, and are safe for concurrent use.
 type Controls struct{ n *Namespace }
 
 // NewControls returns the controls of a namespace.
 func NewControls(n *Namespace) Controls { return Controls{n} }
 
-// The names that the service takes.
+// The names that the service accepts.
 var (
 	goodPath = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/~-]{0,258}[A-Za-z0-9_])?$`)
 	goodName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,48}[A-Za-z0-9_])?$`)
 )
 
 var (
-	// ErrExists says that an entity of this name is there.
+	// ErrExists means that an entity with this name exists.
 	ErrExists = errors.New("the entity exists already")
-	// ErrNotFound says that it is not.
+	// ErrNotFound means that the entity does not exist.
 	ErrNotFound = errors.New("the entity does not exist")
 )
 
-// CreateQueue makes a queue.
+// CreateQueue creates a queue.
 func (c Controls) CreateQueue(path string, o QueueOptions) error {
 	if !goodPath.MatchString(path) {
-		return fmt.Errorf("%q is no name of a queue: letters, digits, . - _ ~ and /, at most 260", path)
+		return fmt.Errorf("%q is not a name of a queue: letters, digits, . - _ ~ and /, at most 260", path)
 	}
 	c.n.Lock()
 	defer c.n.Unlock()
@@ -45,10 +45,10 @@ func (c Controls) CreateQueue(path string, o QueueOptions) error {
 	return nil
 }
 
-// CreateTopic makes a topic.
+// CreateTopic creates a topic.
 func (c Controls) CreateTopic(path string) error {
 	if !goodPath.MatchString(path) {
-		return fmt.Errorf("%q is no name of a topic: letters, digits, . - _ ~ and /, at most 260", path)
+		return fmt.Errorf("%q is not a name of a topic: letters, digits, . - _ ~ and /, at most 260", path)
 	}
 	c.n.Lock()
 	defer c.n.Unlock()
@@ -60,11 +60,11 @@ func (c Controls) CreateTopic(path string) error {
 	return nil
 }
 
-// CreateSubscription makes a subscription, which gets all that the topic gets
-// from now on: there are no filters.
+// CreateSubscription creates a subscription, which gets all later messages of the topic: there are
+// no filters.
 func (c Controls) CreateSubscription(topicPath, name string, o QueueOptions) error {
 	if !goodName.MatchString(name) {
-		return fmt.Errorf("%q is no name of a subscription: letters, digits, . - and _, at most 50", name)
+		return fmt.Errorf("%q is not a name of a subscription: letters, digits, . - and _, at most 50", name)
 	}
 	c.n.Lock()
 	defer c.n.Unlock()
@@ -131,8 +131,7 @@ func (c Controls) Counts(path string) (Counts, error) {
 	return out, nil
 }
 
-// SetDisabled refuses senders and receivers of a queue or subscription from now
-// on, or takes them again.
+// SetDisabled makes a queue or subscription refuse senders and receivers, or accept them again.
 func (c Controls) SetDisabled(path string, disabled bool) error {
 	c.n.Lock()
 	defer c.n.Unlock()
@@ -147,15 +146,15 @@ func (c Controls) SetDisabled(path string, disabled bool) error {
 	return nil
 }
 
-// DetachReceivers ends the receivers' links of an entity, as the service does
-// when they were idle for long.
+// DetachReceivers ends the links of an entity's receivers, as the service does after a long idle
+// time.
 func (c Controls) DetachReceivers(path string) error {
 	return c.eachReceiver(path, func(r *Receiver) {
 		r.link.Detach(codec.Failure(codec.CondDetachForced, "The link '%s' is force detached. Code: consumer. Details: AmqpMessageConsumer.IdleTimerExpired: Idle timeout: 00:10:00.", r.name))
 	})
 }
 
-// Deafen makes the receivers of an entity get nothing more, without an error.
+// Deafen stops deliveries to the receivers of an entity, without an error.
 func (c Controls) Deafen(path string) error {
 	return c.eachReceiver(path, func(r *Receiver) { r.deaf = true })
 }
@@ -173,13 +172,12 @@ func (c Controls) Garble(path string, n int) error {
 	return c.withQueue(path, func(q *Queue) { q.garbled = n })
 }
 
-// WrongTags gives the next n deliveries of an entity a delivery tag
-// that is no lock token.
+// WrongTags gives the next n deliveries of an entity a delivery tag that is not a lock token.
 func (c Controls) WrongTags(path string, n int) error {
 	return c.withQueue(path, func(q *Queue) { q.untagged = n })
 }
 
-// Usage returns what became of an entity's messages.
+// Usage returns the counts of an entity's messages.
 func (c Controls) Usage(path string) (out Usage, err error) {
 	err = c.withQueue(path, func(q *Queue) { out = q.usage })
 	return out, err

@@ -26,7 +26,7 @@ type entry struct {
 	place      *list.Element // in locks.ending
 }
 
-// letter is the message as a dead letter. fromDead says that it is one already.
+// letter returns the message as a dead letter. fromDead is set if it already is one.
 func (x *entry) letter(reason, description string, properties map[string]any, fromDead bool) *codec.Message {
 	m := x.message.Clone()
 	set := maps.Clone(properties)
@@ -48,7 +48,7 @@ func (x *entry) letter(reason, description string, properties map[string]any, fr
 	return m
 }
 
-// encode writes a message as it is now.
+// encode encodes the message in its current state.
 func (x *entry) encode() []byte {
 	m := x.message
 	m.SetDeliveries(x.deliveries)
@@ -80,7 +80,7 @@ type locks struct {
 	sweeping bool      // a timer is set for that one
 }
 
-// add locks a message for a receiver, or for a request where that is nil.
+// add locks a message for a receiver, or for a request if the receiver is nil.
 func (l *locks) add(x *entry, to *Receiver) {
 	x.locked, x.token, x.owner, x.until = true, codec.NewUUID(), to, l.end()
 	l.byToken[x.token] = x
@@ -90,10 +90,10 @@ func (l *locks) add(x *entry, to *Receiver) {
 	}
 }
 
-// end is when a lock ends that begins now.
+// end returns the end of a lock that begins now.
 func (l *locks) end() time.Time { return l.clock.now().Add(l.options.LockDuration) }
 
-// renew moves the end of a lock.
+// renew extends a lock.
 func (l *locks) renew(x *entry) time.Time {
 	x.until = l.end()
 	if x.place != nil {

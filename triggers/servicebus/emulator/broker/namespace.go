@@ -1,9 +1,10 @@
-// Package broker is the entities of the emulator's namespace: queues, topics and subscriptions,
-// with sessions, dead letters, scheduling, deferral, time to live, forwarding and lock expiry.
-// It knows no connection: a message leaves over the Link of a Receiver.
+// Package broker has the entities of the emulator's namespace: queues, topics and subscriptions,
+// with sessions, dead letters, scheduling, deferral, time to live, forwarding and lock expiry. It
+// has no connections: it sends a message over the Link of a Receiver.
 //
-// One lock guards a Namespace with all its entities and receivers. Controls takes it. Every other
-// method is for callers that hold it (Namespace.Lock), and the broker holds it when it calls a Link.
+// One lock guards a Namespace with all its entities and receivers. The methods of Controls take it.
+// All other methods require that the caller holds it (Namespace.Lock), and the broker holds it when
+// it calls a Link.
 package broker
 
 import (
@@ -35,7 +36,7 @@ func New(now func() time.Time, log *slog.Logger) *Namespace {
 // Run runs timers, such as the end of a lock, until stop is closed. It takes the lock itself.
 func (n *Namespace) Run(stop <-chan struct{}) { n.clock.run(n, stop) }
 
-// Jump makes Run check its timers, after the clock was set. It needs no lock.
+// Jump makes Run check its timers after the clock was set. It does not need the lock.
 func (n *Namespace) Jump() { n.clock.wake() }
 
 // After calls do when the clock has advanced by d.
@@ -58,12 +59,13 @@ func (n *Namespace) Queue(path string) (*Queue, *codec.Condition) {
 // Topic returns the topic at a path; nil if there is none.
 func (n *Namespace) Topic(path string) *Topic { return n.topics[strings.ToLower(path)] }
 
-// Send puts a message into a queue or a topic, and returns its number there; 0 if it was forwarded.
+// Send puts a message into a queue or a topic, and returns its sequence number there; 0 if it was
+// forwarded.
 func (n *Namespace) Send(path string, m *codec.Message) (int64, *codec.Condition) {
 	return n.forward(path, m, 0)
 }
 
-// maxHops bounds forwarding.
+// maxHops limits forwarding.
 const maxHops = 4
 
 func (n *Namespace) forward(path string, m *codec.Message, hops int) (int64, *codec.Condition) {
@@ -80,7 +82,7 @@ func (n *Namespace) forward(path string, m *codec.Message, hops int) (int64, *co
 	return q.put(m, hops)
 }
 
-// DetachAll ends the links of all receivers, but for those of dead letters.
+// DetachAll ends the links of all receivers except those of dead letters.
 func (n *Namespace) DetachAll(cond *codec.Condition) {
 	for _, q := range n.queues {
 		q.detachReceivers(cond)

@@ -2,21 +2,21 @@ package broker
 
 import "time"
 
-// QueueOptions are a queue's, or a subscription's. Zero values are the defaults
-// given here, which are the service's.
+// QueueOptions are the options of a queue or subscription. Zero values are the defaults below,
+// which are the service's.
 type QueueOptions struct {
 	LockDuration     time.Duration // one minute
 	MaxDeliveryCount uint32        // 10
 	DefaultTTL       time.Duration // none
 	RequiresSession  bool
-	// DeadLetterExpired moves what expired to the dead letters; else it is dropped.
+	// DeadLetterExpired moves expired messages to the dead letters; otherwise they are dropped.
 	DeadLetterExpired bool
 	ForwardTo         string
 	ForwardDeadTo     string
 	// Disabled refuses senders and receivers.
 	Disabled bool
-	// DuplicateWindow is for how long a message with the id of an earlier one is
-	// dropped; 0: never.
+	// DuplicateWindow is the time during which a message with the ID of an earlier one is dropped;
+	// 0: never.
 	DuplicateWindow time.Duration
 }
 
@@ -30,7 +30,7 @@ func (o QueueOptions) withDefaults() QueueOptions {
 	return o
 }
 
-// Usage is what became of an entity's messages so far.
+// Usage has the counts of an entity's messages so far.
 type Usage struct {
 	Leased   int // deliveries; a message counts each time
 	Released int // that came back untouched: a client had asked for more than it took

@@ -19,7 +19,8 @@ type Queue struct {
 	dead *Queue // nil for dead letters themselves
 
 	sequence int64
-	// Messages that wait are in sessions. Without sessions, they are in the one with the empty id.
+	// Waiting messages are in sessions. Without sessions, they are in the session with the empty
+	// ID.
 	sessions  map[string]*Session
 	locks     locks
 	scheduled map[int64]*entry
@@ -34,7 +35,7 @@ type Queue struct {
 	accepting []*Receiver // that wait for a session
 }
 
-// Session is the messages of a session that wait, in their order, with the session's state.
+// Session has the waiting messages of a session, in order, and the session's state.
 type Session struct {
 	q       *Queue
 	id      string
@@ -64,7 +65,7 @@ func (n *Namespace) newQueue(path string, o QueueOptions) *Queue {
 	return q
 }
 
-// IsDead reports whether it is the dead letters of another.
+// IsDead reports whether the queue has the dead letters of another.
 func (q *Queue) IsDead() bool { return q.dead == nil }
 
 // SetOptions changes the options.
@@ -83,7 +84,8 @@ func (q *Queue) session(id string) *Session {
 	return s
 }
 
-// put adds a message, ready now or at its scheduled time. It was forwarded so many times before.
+// put adds a message, ready now or at its scheduled time. hops is the number of times that it
+// was forwarded before.
 func (q *Queue) put(m *codec.Message, hops int) (int64, *codec.Condition) {
 	session, hasSession := m.Session()
 	if q.Options.RequiresSession && !hasSession {
@@ -118,7 +120,7 @@ func (q *Queue) put(m *codec.Message, hops int) (int64, *codec.Condition) {
 	return x.sequence, nil
 }
 
-// isDuplicate reports whether a message of the same id came lately.
+// isDuplicate reports whether a message with the same ID was received recently.
 func (q *Queue) isDuplicate(id any) bool {
 	if q.Options.DuplicateWindow == 0 {
 		return false
@@ -135,7 +137,7 @@ func (q *Queue) isDuplicate(id any) bool {
 	return found
 }
 
-// enqueue makes a message that is new ready.
+// enqueue makes a new message ready.
 func (q *Queue) enqueue(x *entry) {
 	x.enqueued = q.n.clock.now()
 	ttl := q.Options.DefaultTTL
@@ -149,7 +151,7 @@ func (q *Queue) enqueue(x *entry) {
 	q.makeReady(x)
 }
 
-// makeReady puts a message where it belongs among those that wait.
+// makeReady inserts a message at its place among the waiting ones.
 func (q *Queue) makeReady(x *entry) {
 	if !x.expires.IsZero() && !q.n.clock.now().Before(x.expires) {
 		q.buryOrDrop(x)
@@ -161,7 +163,7 @@ func (q *Queue) makeReady(x *entry) {
 	q.pump()
 }
 
-// expire ends a message that waits. A locked one expires when it is released.
+// expire expires a waiting message. A locked one expires when it is released.
 func (q *Queue) expire(x *entry) {
 	s := q.session(x.session)
 	if i := slices.Index(s.entries, x); i >= 0 {
@@ -170,7 +172,7 @@ func (q *Queue) expire(x *entry) {
 	}
 }
 
-// pump delivers waiting messages to receivers whose links take them.
+// pump delivers waiting messages to receivers whose links can take them.
 func (q *Queue) pump() {
 	if q.Options.RequiresSession {
 		q.pumpSessions()
@@ -213,8 +215,8 @@ func (q *Queue) pumpSessions() {
 	}
 }
 
-// freeSession is the session with messages that nobody holds and whose turn it
-// is: the one that was held the longest ago.
+// freeSession returns the next session with messages and without a receiver: the one whose last
+// receiver left first.
 func (q *Queue) freeSession() (best *Session) {
 	for _, s := range q.sessions {
 		if s.owner == nil && len(s.entries) > 0 && (best == nil || s.touched.Before(best.touched)) {
@@ -224,21 +226,21 @@ func (q *Queue) freeSession() (best *Session) {
 	return best
 }
 
-// detachReceivers ends the links of all that receive, or wait for a session.
+// detachReceivers ends the links of all receivers, and of those that wait for a session.
 func (q *Queue) detachReceivers(cond *codec.Condition) {
 	for _, r := range slices.Concat(q.receivers, q.accepting) {
 		r.link.Detach(cond)
 	}
 }
 
-// Verdict is how a lock ends.
+// Verdict is the way in which a lock ends.
 type Verdict struct {
 	Kind                string // one of the kinds below
 	Reason, Description string // of a dead letter
 	Properties          map[string]any
 }
 
-// The kinds of verdicts, by the service's own names, in its spelling.
+// The kinds of verdicts, with the service's own names and spelling.
 const (
 	Completed    = "completed"
 	Abandoned    = "abandoned"
@@ -247,10 +249,10 @@ const (
 	Released     = "released" // without counting the delivery
 )
 
-// ErrLost refuses the settlement, or the renewal, of a lock that has ended.
+// ErrLost is the error of a settlement or renewal if the lock has ended.
 var ErrLost = codec.Failure(codec.CondMessageLost, "The lock supplied is invalid. Either the lock expired, or the message has already been removed from the queue.")
 
-// Settle ends a lock. A verdict that is refused leaves the message locked.
+// Settle ends a lock. If it refuses the verdict, the message stays locked.
 func (q *Queue) Settle(token codec.UUID, v Verdict) *codec.Condition {
 	x := q.locks.byToken[token]
 	if x == nil {
@@ -294,7 +296,7 @@ func (q *Queue) Settle(token codec.UUID, v Verdict) *codec.Condition {
 	return nil
 }
 
-// release makes a message ready again that was locked. charged counts a failed delivery.
+// release makes a locked message ready again. charged counts a failed delivery.
 func (q *Queue) release(x *entry, charged bool) {
 	charged = charged && !q.IsDead() // the dead letters do not count
 	if charged {
@@ -317,8 +319,8 @@ func (q *Queue) buryOrDrop(x *entry) {
 	}
 }
 
-// buryOrKeep is for what the queue itself decides on, whatever the size of the properties. A
-// message that the dead letters do not take stays, and does not expire again.
+// buryOrKeep dead-letters a message that the queue itself gives up, regardless of the size of its
+// properties. If the dead letters do not accept it, it stays, and does not expire again.
 func (q *Queue) buryOrKeep(x *entry, reason, description string) {
 	if cond := q.bury(x.letter(reason, description, nil, q.IsDead())); cond != nil {
 		q.n.log.Warn("message stays in its queue: it cannot be dead-lettered", "queue", q.Path, "sequence_number", x.sequence, "error", cond)
@@ -327,7 +329,7 @@ func (q *Queue) buryOrKeep(x *entry, reason, description string) {
 	}
 }
 
-// bury puts a letter where the queue's dead letters go.
+// bury puts a dead letter into the queue's dead letters.
 func (q *Queue) bury(letter *codec.Message) *codec.Condition {
 	if q.Options.ForwardDeadTo != "" {
 		forwarded := letter.Clone()

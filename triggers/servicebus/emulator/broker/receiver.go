@@ -7,19 +7,19 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// Link carries messages from a queue to one who receives them.
+// Link carries messages from a queue to a client.
 type Link interface {
-	// CanTake reports whether the link takes another message now.
+	// CanTake reports whether the link can take another message.
 	CanTake() bool
-	// Transmit sends an encoded message, and returns the number of its delivery.
+	// Transmit sends an encoded message, and returns its delivery number.
 	Transmit(tag, data []byte) (delivery uint32)
-	// AcceptSession is called when the receiver holds the session that it waited for.
+	// AcceptSession is called when the receiver has acquired the session that it waited for.
 	AcceptSession(id string, until time.Time)
 	// Detach ends the link with an error. The link calls Leave.
 	Detach(*codec.Condition)
 }
 
-// Receiver is one who receives from a queue, over a link.
+// Receiver receives from a queue over a link.
 type Receiver struct {
 	q       *Queue
 	link    Link
@@ -31,17 +31,16 @@ type Receiver struct {
 	leased  map[uint32]*entry // by delivery
 }
 
-// NewReceiver returns a receiver. With deletes, it deletes a message by receiving it. One of
-// the three methods below attaches it to the queue; Leave removes it.
+// NewReceiver returns a receiver. With deletes, receiving a message deletes it. One of the three
+// methods below attaches it to the queue; Leave removes it.
 func NewReceiver(q *Queue, link Link, name string, deletes bool) *Receiver {
 	return &Receiver{q: q, link: link, name: name, deletes: deletes, leased: make(map[uint32]*entry)}
 }
 
-// Attach lets the receiver get messages of a queue without sessions. They are delivered by the
-// next Pump.
+// Attach attaches the receiver to a queue without sessions. The next Pump delivers messages to it.
 func (r *Receiver) Attach() { r.q.receivers = append(r.q.receivers, r) }
 
-// AttachTo lets the receiver get the messages of a session, which it holds from now on.
+// AttachTo attaches the receiver to a session, which it holds from now on.
 func (r *Receiver) AttachTo(id string) *codec.Condition {
 	s := r.q.session(id)
 	if s.owner != nil {
@@ -51,7 +50,7 @@ func (r *Receiver) AttachTo(id string) *codec.Condition {
 	return nil
 }
 
-// AttachToNext has the receiver wait for a session that nobody holds and that has messages.
+// AttachToNext makes the receiver wait for a session with messages and without a receiver.
 func (r *Receiver) AttachToNext() {
 	r.q.accepting = append(r.q.accepting, r)
 	r.q.pump()
@@ -68,7 +67,7 @@ func (r *Receiver) hold(s *Session) {
 	r.q.pump()
 }
 
-// watchSession detaches the receiver when its session's lock has ended.
+// watchSession detaches the receiver when the lock of its session ends.
 func (r *Receiver) watchSession(s *Session) {
 	q := r.q
 	q.n.clock.at(s.until, func() {
@@ -89,8 +88,8 @@ func (r *Receiver) watchSession(s *Session) {
 
 func (r *Receiver) canTake() bool { return !r.deaf && r.link.CanTake() }
 
-// Pump delivers messages that wait, to this receiver and to others of its queue. The link calls
-// it when it takes messages again. It returns false if the receiver has left.
+// Pump delivers waiting messages to this receiver and others of its queue. The link calls it when
+// it can take messages again. It returns false if the receiver has left.
 func (r *Receiver) Pump() bool {
 	if !r.left {
 		r.q.pump()
@@ -111,7 +110,7 @@ func (r *Receiver) deliver(x *entry) {
 	r.q.usage.Leased++
 	if r.q.garbled > 0 {
 		r.q.garbled--
-		data = []byte("this is no message")
+		data = []byte("this is not a message")
 	}
 	if r.q.untagged > 0 {
 		r.q.untagged--
@@ -123,11 +122,11 @@ func (r *Receiver) deliver(x *entry) {
 	}
 }
 
-// HasDelivery reports whether a delivery over the receiver's link is not settled yet.
+// HasDelivery reports whether a delivery over the receiver's link is not settled.
 func (r *Receiver) HasDelivery(delivery uint32) bool { return r.leased[delivery] != nil }
 
-// SettleDelivery ends the lock of a delivery that the receiver has. A verdict that is refused
-// leaves the message locked.
+// SettleDelivery ends the lock of one of the receiver's deliveries. If it refuses the verdict, the
+// message stays locked.
 func (r *Receiver) SettleDelivery(delivery uint32, v Verdict) *codec.Condition {
 	return r.q.Settle(r.leased[delivery].token, v)
 }

@@ -7,9 +7,9 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// What can be requested of a queue apart from receiving, by its number or by a lock's token.
+// Requests to a queue other than receiving, with a sequence number or a lock token.
 
-// RenewLocks renews locks, and returns when they end.
+// RenewLocks renews locks, and returns their new ends.
 func (q *Queue) RenewLocks(tokens []codec.UUID) (until []time.Time, _ *codec.Condition) {
 	for _, token := range tokens {
 		x := q.locks.byToken[token]
@@ -21,11 +21,11 @@ func (q *Queue) RenewLocks(tokens []codec.UUID) (until []time.Time, _ *codec.Con
 	return until, nil
 }
 
-// maxPeek bounds the messages of one peek.
+// maxPeek limits the number of messages in one peek.
 const maxPeek = 250
 
-// Peek returns messages from a sequence number on, encoded: at most count, and as many as have
-// at most maxSize bytes together, but at least one. With a session, only messages of it.
+// Peek returns encoded messages from a sequence number on: at most count, and at most maxSize bytes
+// together, but at least one. With a session, it returns only messages of that session.
 func (q *Queue) Peek(from int64, count int, session *string, maxSize uint64) (found [][]byte) {
 	size := uint64(0)
 	for _, x := range q.entries() {
@@ -41,7 +41,7 @@ func (q *Queue) Peek(from int64, count int, session *string, maxSize uint64) (fo
 	return found
 }
 
-// entries is every message of the queue in the order of their numbers.
+// entries yields every message of the queue, ordered by sequence number.
 func (q *Queue) entries() []*entry {
 	var out []*entry
 	for _, s := range q.sessions {
@@ -59,7 +59,7 @@ func (q *Queue) entries() []*entry {
 	return out
 }
 
-// DeferredMessage is a deferred message that was received by its number.
+// DeferredMessage is a deferred message that was received by its sequence number.
 type DeferredMessage struct {
 	Data  []byte
 	Token codec.UUID // of its lock; zero without one
@@ -90,10 +90,10 @@ func (q *Queue) CancelScheduled(numbers []int64) *codec.Condition {
 	return cancel(q.scheduled, numbers)
 }
 
-// SizeCounts are the counts of the admin API. Active includes locked and deferred messages.
+// SizeCounts has the counts of the admin API. Active includes locked and deferred messages.
 type SizeCounts struct{ Active, Scheduled, Dead, Bytes int }
 
-// SizeCounts counts the messages, and about how many bytes they take.
+// SizeCounts returns the number of messages, and their approximate size in bytes.
 func (q *Queue) SizeCounts() (out SizeCounts) {
 	for _, x := range q.entries() {
 		out.Bytes += x.message.Size()
@@ -109,7 +109,7 @@ func (q *Queue) SizeCounts() (out SizeCounts) {
 	return out
 }
 
-// HeldSession returns a session that is held over a link that is accepted; nil if there is none.
+// HeldSession returns the session that is held over an accepted link; nil if there is none.
 func (q *Queue) HeldSession(id string, accepts func(Link) bool) *Session {
 	s := q.sessions[id]
 	if s == nil || s.owner == nil || !accepts(s.owner.link) {
@@ -118,16 +118,16 @@ func (q *Queue) HeldSession(id string, accepts func(Link) bool) *Session {
 	return s
 }
 
-// RenewLock renews the session's lock, and returns when it ends.
+// RenewLock renews the session's lock, and returns its new end.
 func (s *Session) RenewLock() time.Time {
 	s.until = s.q.locks.end()
 	return s.until
 }
 
-// State is the session's state; nil if there is none.
+// State returns the session's state; nil if there is none.
 func (s *Session) State() []byte { return s.state }
 
-// SetState sets the session's state. An empty one is none.
+// SetState sets the session's state. An empty state removes it.
 func (s *Session) SetState(state []byte) {
 	if s.state = state; len(state) == 0 {
 		s.state = nil
@@ -135,8 +135,8 @@ func (s *Session) SetState(state []byte) {
 	s.touched = s.q.n.clock.now()
 }
 
-// ListSessions returns the ids of sessions, sorted: of those with a state that was changed after
-// a time; from the year 9999 on, of those with messages or a state.
+// ListSessions returns sorted session IDs: of the sessions whose state changed after a time; from
+// the year 9999 on, of those with messages or a state.
 func (q *Queue) ListSessions(since time.Time) (ids []string) {
 	for id, s := range q.sessions {
 		if since.Year() >= 9999 && (len(s.entries) > 0 || s.state != nil) || s.state != nil && s.touched.After(since) {

@@ -7,7 +7,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator/codec"
 )
 
-// Topic hands copies of its messages to its subscriptions.
+// Topic sends copies of its messages to its subscriptions.
 type Topic struct {
 	Created  time.Time
 	Disabled bool // it refuses senders
@@ -20,11 +20,11 @@ type Topic struct {
 	scheduled     map[int64]*codec.Message
 }
 
-// Subscriptions is how many subscriptions the topic has.
+// Subscriptions returns the number of subscriptions.
 func (t *Topic) Subscriptions() int { return len(t.subscriptions) }
 
-// publish hands copies of a message to a topic's subscriptions, at the time that
-// it is scheduled for. It returns the message's number in the topic.
+// publish sends copies of a message to a topic's subscriptions, at its scheduled time. It returns
+// the message's sequence number in the topic.
 func (t *Topic) publish(m *codec.Message, hops int) (int64, *codec.Condition) {
 	t.sequence++
 	number := t.sequence

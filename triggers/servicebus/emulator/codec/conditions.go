@@ -32,7 +32,6 @@ const (
 	CondDecode        = "amqp:decode-error"
 	CondSize          = "amqp:link:message-size-exceeded"
 	CondDetachForced  = "amqp:link:detach-forced"
-	CondConnForced    = "amqp:connection:forced"
 	CondTimeout       = "com.microsoft:timeout"
 	CondBusy          = "com.microsoft:server-busy"
 	CondDisabled      = "com.microsoft:entity-disabled"

@@ -1,7 +1,6 @@
-// Package codec is the part of AMQP 1.0 that the emulator speaks: values (values.go), the frames
-// that are made of them (frames.go), errors (conditions.go), and messages as their sections
-// (message.go). It knows no connection and no queue. Nothing in it is safe for use by several
-// goroutines at a time, except for what only reads.
+// Package codec has the part of AMQP 1.0 that the emulator uses: values (values.go), frames of
+// values (frames.go), errors (conditions.go), and messages with their sections (message.go). It is
+// independent of connections and queues. Only functions that read are safe for concurrent use.
 package codec
 
 import (
@@ -54,8 +53,8 @@ type Frame struct {
 	Payload []byte
 }
 
-// Field returns the field at a place. One that is absent, null or of another type is the zero
-// value.
+// Field returns the field at an index. If it is absent, null or of another type, Field returns the
+// zero value.
 func Field[T any](fields []any, i int) T {
 	var zero T
 	if i >= len(fields) {
@@ -67,7 +66,7 @@ func Field[T any](fields []any, i int) T {
 	return zero
 }
 
-// At returns the field at a place; nil if it is absent.
+// At returns the field at an index; nil if it is absent.
 func At(fields []any, i int) any {
 	if i >= len(fields) {
 		return nil

@@ -18,7 +18,7 @@ const (
 	sectionFooter      = 0x78
 )
 
-// The places of the fields that the emulator reads or writes.
+// The indices of the fields that the emulator reads or writes.
 const (
 	headerTTL           = 2 // milliseconds, uint32
 	headerDeliveryCount = 4
@@ -39,8 +39,8 @@ const (
 	DeadLetterDescription = "DeadLetterErrorDescription"
 )
 
-// Message is a message as its sender encoded it. Sections that the service does
-// not change are kept as bytes, so that every AMQP type comes out as it went in.
+// Message is a message as its sender encoded it. Sections that the service does not change are kept
+// as bytes, so every AMQP type is preserved.
 type Message struct {
 	header      []any       // its fields, by place; nil if the section is missing
 	delivery    map[any]any // the sender's delivery annotations, which the service keeps
@@ -51,7 +51,7 @@ type Message struct {
 	footer      Raw
 }
 
-// DecodeMessage reads a message. It keeps data.
+// DecodeMessage decodes a message. The message refers to data.
 func DecodeMessage(data []byte) (*Message, error) {
 	m := &Message{Annotations: make(map[any]any)}
 	d := decoder{data}
@@ -130,7 +130,7 @@ func (m *Message) read(code uint64, section []byte) error {
 	return nil
 }
 
-// Encode writes the message with more delivery annotations than the sender's.
+// Encode encodes the message with additional delivery annotations.
 func (m *Message) Encode(more map[any]any) []byte {
 	out := make([]byte, 0, len(m.application)+len(m.body)+len(m.footer)+512)
 	if m.header != nil {
@@ -151,30 +151,30 @@ func (m *Message) Encode(more map[any]any) []byte {
 	return append(out, m.footer...)
 }
 
-// Clone returns a message that can be changed without changing m.
+// Clone returns a copy. Changes to it do not affect m.
 func (m *Message) Clone() *Message {
 	c := *m
 	c.header, c.properties, c.Annotations = slices.Clone(m.header), slices.Clone(m.properties), maps.Clone(m.Annotations)
 	return &c
 }
 
-// Size is about what the message takes, in bytes.
+// Size returns the approximate size of the message in bytes.
 func (m *Message) Size() int { return len(m.application) + len(m.body) + len(m.footer) + 100 }
 
-// ID is the message's id, of any type; nil if it has none.
+// ID returns the message's ID, of any type; nil if it has none.
 func (m *Message) ID() any { return At(m.properties, propertyMessageID) }
 
-// SetID sets the message's id.
+// SetID sets the message's ID.
 func (m *Message) SetID(id string) { m.properties = withField(m.properties, propertyMessageID, id) }
 
-// Session is the id of the message's session, if it has one.
+// Session returns the ID of the message's session, if it has one.
 func (m *Message) Session() (string, bool) {
 	id, ok := At(m.properties, propertyGroupID).(string)
 	return id, ok
 }
 
-// TTL is how long a message lives that is enqueued at a time; 0: it does not say. Where the
-// header has no room, or nothing, the difference of its times of creation and expiry counts.
+// TTL returns the time to live of a message enqueued at a time; 0: unspecified. If the header has
+// no value, or too small a one, the difference of the expiry and creation times counts.
 func (m *Message) TTL(enqueued time.Time) time.Duration {
 	inHeader := Field[uint32](m.header, headerTTL)
 	end := Field[time.Time](m.properties, propertyExpiry)
@@ -188,10 +188,10 @@ func (m *Message) TTL(enqueued time.Time) time.Duration {
 	return max(end.Sub(from), time.Millisecond)
 }
 
-// maxProperties is how much the properties of a message may take, in bytes.
+// maxProperties is the maximum size of a message's properties, in bytes.
 const maxProperties = 64 << 10
 
-// CheckProperties refuses a message whose application properties are too large.
+// CheckProperties returns an error if the message's application properties are too large.
 func (m *Message) CheckProperties() *Condition {
 	if n := len(m.application); n > maxProperties {
 		return Failure(CondNotAllowed, "The properties of the message have %d bytes; the limit is %d.", n, maxProperties)
@@ -199,13 +199,13 @@ func (m *Message) CheckProperties() *Condition {
 	return nil
 }
 
-// Deliveries is the count of deliveries in the message's header.
+// Deliveries returns the delivery count in the message's header.
 func (m *Message) Deliveries() uint32 { return Field[uint32](m.header, headerDeliveryCount) }
 
-// SetDeliveries sets the count of deliveries.
+// SetDeliveries sets the delivery count in the header.
 func (m *Message) SetDeliveries(n uint32) { m.header = withField(m.header, headerDeliveryCount, n) }
 
-// withField returns fields with the one at a place set.
+// withField returns fields with the one at an index set.
 func withField(fields []any, place int, v any) []any {
 	for len(fields) <= place {
 		fields = append(fields, nil)

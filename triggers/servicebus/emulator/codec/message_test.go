@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// everyType has a value of each type that an application property may have, those
-// including some that no SDK here can write.
+// everyType has a value of each type of an application property, including types that no SDK can
+// write here.
 func everyType() map[any]any {
 	return map[any]any{
 		"null": nil, "true": true, "false": false, "ubyte": uint8(255), "ushort": uint16(65535), "uint": uint32(1 << 31), "ulong": uint64(1 << 63),

@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// This file has the part of AMQP 1.0's type system that frames and messages are made of (OASIS,
-// part 1). Values of types that are not declared here are Go's own: a list is []any, a map
+// This file has the part of AMQP 1.0's type system that frames and messages use (OASIS, part 1).
+// Types that are not declared here are represented by Go's own: a list by []any, a map by
 // map[any]any.
 
 type (
-	// Symbol is a text of a fixed vocabulary.
+	// Symbol is a string from a fixed vocabulary.
 	Symbol string
-	// UUID is 16 bytes, as they are sent.
+	// UUID is 16 bytes, in the order in which they are sent.
 	UUID [16]byte
 	// Char is a Unicode character.
 	Char rune
-	// Described is a value with a descriptor, which says what it is.
+	// Described is a value with a descriptor of its type.
 	Described struct {
 		Code  uint64 // 0 where the descriptor is a symbol, in Name
 		Name  Symbol
 		Value any
 	}
-	// Raw is a value of a type that the emulator has no use for, as it came.
+	// Raw is a value of a type that the emulator does not use, with its original bytes.
 	Raw []byte
 )
 
-// NewUUID returns a random one.
+// NewUUID returns a random UUID.
 func NewUUID() (id UUID) {
 	_, _ = rand.Read(id[:]) // never fails
 	id[6] = id[6]&0x0f | 0x40
@@ -42,14 +42,14 @@ func (u UUID) String() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
-// DeliveryTag returns a lock token as a delivery tag: as .NET writes a GUID.
+// DeliveryTag returns a lock token as a delivery tag, in .NET's byte order for GUIDs.
 func (u UUID) DeliveryTag() []byte {
 	u[0], u[1], u[2], u[3] = u[3], u[2], u[1], u[0]
 	u[4], u[5], u[6], u[7] = u[5], u[4], u[7], u[6]
 	return u[:]
 }
 
-// maxDepth bounds how deep values are nested; a filter is three deep.
+// maxDepth limits the nesting of values; a filter has a depth of three.
 const maxDepth = 16
 
 var errCodec = errors.New("malformed AMQP")
@@ -84,8 +84,8 @@ func (d *decoder) number(size int) (uint64, error) {
 	return binary.BigEndian.Uint64(b), nil
 }
 
-// value reads one value. Lists are []any, maps map[any]any, arrays and decimals
-// raw; a map's key that can't be one in Go is an error.
+// value reads one value. Lists are []any, maps map[any]any, arrays and decimals Raw. A map key that
+// Go cannot use as a key is an error.
 func (d *decoder) value(depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("%w: nested deeper than %d", errCodec, maxDepth)
@@ -121,13 +121,12 @@ func (d *decoder) value(depth int) (any, error) {
 	return d.body(byte(code), depth)
 }
 
-// opaque reports whether a type's values are kept as they came: arrays and decimals.
+// opaque reports whether values of a type are kept unchanged: arrays and decimals.
 func opaque(code byte) bool {
 	return code>>4 >= 0xe || code == 0x74 || code == 0x84 || code == 0x94
 }
 
-// skip passes over one value of any type. Its content is checked later, if it is
-// read at all.
+// skip skips one value of any type. Its content is checked only when it is read.
 func (d *decoder) skip(depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%w: nested deeper than %d", errCodec, maxDepth)
@@ -162,7 +161,7 @@ func (d *decoder) skip(depth int) error {
 	return err
 }
 
-// body reads the value behind a type's code.
+// body reads the value after a type's code.
 func (d *decoder) body(code byte, depth int) (any, error) {
 	switch code {
 	case 0x40:
@@ -178,7 +177,7 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 	case 0x45:
 		return []any(nil), nil
 	}
-	// The rest by the width in the code's upper half.
+	// The other types are decoded by the width in the upper half of the code.
 	switch code >> 4 {
 	case 0x5, 0x6, 0x7, 0x8:
 		size := 1 << (code>>4 - 5)
@@ -221,7 +220,7 @@ func (d *decoder) body(code byte, depth int) (any, error) {
 	return nil, fmt.Errorf("%w: the type 0x%02x", errCodec, code)
 }
 
-// width is the size of a size: 1 for 0xa, 0xc, 0xe, and 4 for 0xb, 0xd, 0xf.
+// width is the width of a size field: 1 for 0xa, 0xc, 0xe, and 4 for 0xb, 0xd, 0xf.
 func width(code byte) int {
 	if code>>4&1 == 0 {
 		return 1
@@ -311,8 +310,8 @@ func (d *decoder) compound(code byte, depth int) (any, error) {
 	return out, nil
 }
 
-// AppendValue writes a value of a type that the emulator sends; any other is a
-// mistake in the emulator, and panics.
+// AppendValue encodes a value of a type that the emulator sends. It panics for other types, since
+// that is a bug in the emulator.
 func AppendValue(out []byte, v any) []byte {
 	switch t := v.(type) {
 	case nil:

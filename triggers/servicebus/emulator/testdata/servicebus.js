@@ -83,7 +83,7 @@ const checks = {
           async processMessage(message) {
             got.push(message.body);
             // On its own: rhea 3.0 may send the outcome of another message that is
-            // settled in the same turn of the event loop in place of this one's.
+            // settled in the same turn of the event loop instead of this one's.
             if (got.length === 199) sender.sendMessages({ body: "fails" }).catch(reject);
             if (message.body === "fails" && message.deliveryCount === 0) throw new Error("once");
             if (got.length === 201) resolve();

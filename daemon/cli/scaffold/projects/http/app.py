@@ -39,9 +39,13 @@ class App(http.server.BaseHTTPRequestHandler):
         pass  # do not log each request
 
 
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # connections that wait; with the default of 5, many at once are delayed by a second
+
+
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), App)
+    server = Server(("127.0.0.1", port), App)
     print(f"listens on http://127.0.0.1:{server.server_port}", flush=True)
     try:
         server.serve_forever()

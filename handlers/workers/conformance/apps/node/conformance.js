@@ -1,11 +1,19 @@
 'use strict';
-// The functions that the conformance suite calls; docs/worker-protocol.md says what each does.
+// The functions that the conformance suite calls; docs/worker-protocol.md describes each.
 
 const { writeSync } = require('node:fs');
 const timers = require('node:timers/promises');
-const { Output, Reject, Retry } = require('drover');
+const { Output, Outputs, Reject, Response, Retry, Verdicts } = require('drover');
 
 console.log('conformance: loading');
+
+async function* parts(body) {
+  if (body === 'fail') {
+    yield 'some';
+    throw new Error('late');
+  }
+  for (let rest = Number(body); rest > 0; rest -= 100_000) yield Buffer.alloc(Math.min(rest, 100_000), 'x');
+}
 
 const functions = {
   echo: (message) => message.body,
@@ -16,6 +24,13 @@ const functions = {
     enqueued_ms: message.enqueued?.getTime() ?? null, deadline_ms: context.deadline?.getTime() ?? null, size: message.body.length,
   }),
   output: (message) => new Output(message.body, { contentType: 'text/x-test', correlationId: message.id, attributes: { n: 'é' } }),
+  outputs(message, context) {
+    if (message.text() === 'none') return undefined;
+    if (message.text() === 'unknown') return new Outputs({ nobody: 'x' });
+    if (message.text() === 'state') context.sessionState = Buffer.from('new');
+    return new Outputs({ first: functions.output(message), second: ['1', '2'] }, 'plain');
+  },
+  stream: (message) => new Response(parts(message.text()), { status: 201, headers: { 'x-test': 'yes' } }),
   large: (message) => Buffer.alloc(Number(message.text()), 'x'),
   fail: (message) => { throw new Error(message.text()); },
   fail_large: (message) => { throw new Error('x'.repeat(Number(message.text()))); },
@@ -41,6 +56,14 @@ const functions = {
     if (what === 'set' || what === 'fail') context.sessionState = Buffer.from(state, 'latin1');
     if (what === 'fail') throw new Error(state);
     return before;
+  },
+  batch(messages) {
+    const bodies = messages.map((message) => message.text());
+    if (bodies.includes('throw')) throw new Error('thrown');
+    if (bodies[0] === 'whole') return String(messages.length);
+    const verdicts = new Map([['done', undefined], ['reject', new Reject('rejected')], ['retry', new Retry('later', { after: 1500 })], ['fail', new Error('failed')]]);
+    const result = messages.map((m) => ({ id: m.id, attempt: m.attempt, subject: m.subject, size: m.body.length, enqueued_ms: m.enqueued?.getTime() ?? null }));
+    return new Verdicts(bodies.map((body) => (verdicts.has(body) ? verdicts.get(body) : body)), result);
   },
 };
 for (const [name, run] of Object.entries(functions)) {

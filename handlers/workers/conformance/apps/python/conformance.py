@@ -1,4 +1,4 @@
-"""The functions that the conformance suite calls; docs/worker-protocol.md says what each does."""
+"""The functions that the conformance suite calls; docs/worker-protocol.md describes each."""
 
 import asyncio
 import json
@@ -90,8 +90,63 @@ def output(message):
     return drover.Output(message.body, content_type="text/x-test", correlation_id=message.id, attributes={"n": "é"})
 
 
+def stream(body):
+    return drover.Response(parts(body), status=201, headers={"x-test": "yes"})
+
+
+def parts(body):
+    if body == b"fail":
+        yield "some"
+        raise ValueError("late")
+    rest = int(body)
+    while rest > 0:
+        yield b"x" * min(rest, 100_000)
+        rest -= 100_000
+
+
+async def stream_async(body):
+    async def parts_async():
+        for part in parts(body):
+            yield part
+
+    return drover.Response(parts_async(), status=201, headers={"x-test": "yes"})
+
+
+def batch(messages):
+    bodies = [message.text() for message in messages]
+    if "throw" in bodies:
+        raise ValueError("thrown")
+    if bodies[0] == "whole":
+        return str(len(messages))
+    verdicts = {"done": None, "reject": drover.Reject("rejected"), "retry": drover.Retry("later", after=1.5), "fail": ValueError("failed")}
+    whole = [
+        {"id": m.id, "attempt": m.attempt, "subject": m.subject, "size": len(m.body), "enqueued_ms": m.enqueued and round(m.enqueued.timestamp() * 1000)}
+        for m in messages
+    ]
+    return drover.Verdicts([verdicts.get(body, body) for body in bodies], result=whole)
+
+
+async def batch_async(messages, context):
+    await asyncio.sleep(0)
+    return batch(messages)
+
+
 async def output_async(message):
     return output(message)
+
+
+def outputs(message, context):
+    if message.body == b"none":
+        return None
+    if message.body == b"unknown":
+        return drover.Outputs(nobody=b"x")
+    if message.body == b"state":
+        context.session_state = b"new"
+    return drover.Outputs(first=output(message), second=["1", "2"], result="plain")
+
+
+async def outputs_async(message, context):
+    return outputs(message, context)
 
 
 async def echo_async(body):

@@ -1,0 +1,6 @@
+'use strict';
+// A function of example.yaml.
+
+exports.parcels = async (message) => {
+  console.log('a parcel', message.text());
+};
