@@ -5,7 +5,6 @@ package embedded
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -193,11 +192,8 @@ func keptToken(path string) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("reading the embedded server's token: %w", err)
 	}
-	secret := make([]byte, 32)
-	if _, err := rand.Read(secret); err != nil {
-		return "", fmt.Errorf("making a token: %w", err)
-	}
-	token := base64.RawURLEncoding.EncodeToString(secret)
+	// A token of letters and digits can follow any flag of a command: none begins with a dash.
+	token := rand.Text() + rand.Text()
 	return token, writeOwn(path, []byte(token+"\n"))
 }
 

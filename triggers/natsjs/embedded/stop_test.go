@@ -2,8 +2,11 @@ package embedded
 
 import (
 	"log/slog"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -98,5 +101,21 @@ func TestStopConsumerStores(t *testing.T) {
 	c.Close()
 	if err := e.Close(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// No token begins with a dash: a command would take it for a flag.
+func TestTokens(t *testing.T) {
+	seen := make(map[string]bool)
+	for range 100 {
+		path := filepath.Join(t.TempDir(), "token")
+		token, err := keptToken(path)
+		if err != nil || len(token) < 32 || seen[token] || strings.IndexFunc(token, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }) >= 0 {
+			t.Fatalf("the token is %q, %v", token, err)
+		}
+		seen[token] = true
+		if again, err := keptToken(path); again != token || err != nil {
+			t.Fatalf("the kept token is %q, %v; want %q", again, err, token)
+		}
 	}
 }
