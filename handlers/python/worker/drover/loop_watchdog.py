@@ -38,6 +38,9 @@ LOOKS, WORK = 3, 20_000_000
 # The least delay of a sample that shows that C code held the GIL while it computed, and while
 # it waited; and the processor time after which the stack of the former is recorded. In ns.
 LATE, LONG, DEEP = 25_000_000, 80_000_000, 60_000_000
+# The number of times that the kernel runs the main thread between two samples, from which on it
+# was not in C code that waited: it woke up again and again to get the GIL.
+WAKES = 16
 # The place of a block by Python's garbage collector, which holds the GIL in any code.
 GARBAGE = "the garbage collector"
 # The number of samples without an invocation in flight after which sampling stops.
@@ -91,6 +94,8 @@ class LoopWatchdog:
         except (AttributeError, OSError, RuntimeError, ValueError):
             pass
         self._since = self._first = self._facts()  # of begin; of the first sample of the running code
+        self._main = _Schedule(threading.get_native_id())
+        self._main_runs = 0  # the reading after the last sample, or of begin
         self._state = _State(threading.get_native_id())
         self._starvation = _Starvation(threading.get_native_id())
         self._waits_of_others = _Starvation(threading.get_native_id())
@@ -103,14 +108,15 @@ class LoopWatchdog:
         this thread is awake."""
         self.awake = True
         self._since = self._facts()
+        self._main_runs = self._main.runs()
         self._last, self._peeked = self._since.at, None
         if self._alarm is not None:
             self._alarm.put_off()
         self._wake.put(None)
 
     def run(self) -> NoReturn:
-        self._own_waits = _Waits(threading.get_native_id())
-        self._waited = self._own_waits.read()
+        self._own = _Schedule(threading.get_native_id())
+        self._waited = self._own.waited()
         while True:
             self._wake.get()
             self._watch()
@@ -140,7 +146,7 @@ class LoopWatchdog:
                 if seen is None:
                     seen = StackSample(self._locations, self._frame())
                     seen.detail()
-                held = self._held(last, now, late, late - (self._own_waits.read() - waited))
+                held = self._held(last, now, late, late - (self._own.waited() - waited))
             if self._alarm is not None and looks % 2 == 0:  # it costs as much as the rest of a sample
                 self._alarm.put_off()
             if held is None or seen is None:
@@ -148,9 +154,10 @@ class LoopWatchdog:
             else:
                 self._look(now, seen, last, held)
             last, self._last, self._peeked = now, now.at, None
+            self._main_runs = self._main.runs()
             looks += 1
             if looks % 10 == 0:
-                waited = self._own_waits.read()
+                waited = self._own.waited()
                 if now.preempted != preempted:  # the machine is busy
                     preempted = now.preempted
                     self._waits_of_others.begin()
@@ -159,7 +166,7 @@ class LoopWatchdog:
             self._alarm.end()
         self._over(now)
         self._key = None
-        self._waited = self._own_waits.read()
+        self._waited = self._own.waited()
 
     def peek(self) -> None:
         """Called by another thread, which may get the GIL before this one when C code
@@ -194,10 +201,13 @@ class LoopWatchdog:
         if now.main - last.main >= WORK:
             return stack
         # C code that waits and holds the GIL: no other thread has computed. A thread that took the
-        # GIL and was preempted would look the same, but it has waited for a processor.
-        if net >= LONG and now.all - last.all < late / 5 and (now.preempted == last.preempted or not self._waits_of_others.exceed(late // 2)):
+        # GIL and was preempted would look the same, but it has waited for a processor; and where
+        # several threads did so in turns, the main thread has tried to get the GIL many times.
+        if net < LONG or now.all - last.all >= late / 5:
+            return None
+        if now.preempted == last.preempted:
             return []
-        return None
+        return None if self._main.runs() - self._main_runs >= WAKES or self._waits_of_others.exceed(late // 2) else []
 
     def _look(self, now: _Facts, seen: StackSample, since: _Facts, held: list[Line] | None = None) -> None:
         """Evaluates a sample of code that was running at since. held is the result of _held."""
@@ -307,8 +317,10 @@ class _Starvation:
 
     def exceed(self, least: int) -> bool:
         """Returns whether a thread has waited for a processor for at least that many ns since begin,
-        or since it started. Waits that have not ended are not counted."""
-        return any(waited - self._before.get(thread, (0, 0))[1] >= least for thread, (_, waited) in self._read()[0].items())
+        or since it started, or all threads together twice as long. Waits that have not ended are not
+        counted."""
+        waits = [waited - self._before.get(thread, (0, 0))[1] for thread, (_, waited) in self._read()[0].items()]
+        return max(waits, default=0) >= least or sum(waits) >= 2 * least
 
     def _read(self) -> tuple[dict[int, tuple[int, int]], set[int]]:
         """Returns the processor time and the waits of each other thread, in ns, and the threads that
@@ -361,13 +373,20 @@ class _State(_Thread):
             return True
 
 
-class _Waits(_Thread):
+class _Schedule(_Thread):
     def __init__(self, thread: int) -> None:
         super().__init__("schedstat", thread)
 
-    def read(self) -> int:
+    def waited(self) -> int:
         """Returns how long the thread has waited for a processor, in ns."""
+        return self._field(1)
+
+    def runs(self) -> int:
+        """Returns how many times the thread got a processor."""
+        return self._field(2)
+
+    def _field(self, index: int) -> int:
         try:
-            return int(self._read().split()[1])
+            return int(self._read().split()[index])
         except (OSError, ValueError, IndexError):
             return 0
