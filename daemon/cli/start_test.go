@@ -26,7 +26,7 @@ func TestStartsThatFail(t *testing.T) {
 		{"the probes' port is taken", "probes: {listen: \"TAKEN\"}", ExitStart,
 			[]string{"probes: ", "TAKEN", "address already in use", "does another program use it?"}},
 		{"the embedded server's port is taken", "connections: {c: {nats: embedded, listen: \"TAKEN\"}}", ExitStart,
-			[]string{"TAKEN", "address already in use"}},
+			[]string{"the embedded NATS server: ", "TAKEN", "address already in use", "does another program use it?"}},
 		{"a credential is missing", "connections: {c: {nats: \"nats://h:4222\", credentials: \"file:/nowhere/user.creds\"}}", ExitFailed,
 			[]string{"drover.yaml:1:", "connections.c.credentials: the file /nowhere/user.creds cannot be read: no such file or directory"}},
 	} {

@@ -116,6 +116,9 @@ func (e *Server) start(ctx context.Context) error {
 	if e.port > 0 {
 		options.Port = e.port // other programs use it
 	}
+	if err := checkPort(ctx, options); err != nil {
+		return err
+	}
 	s, err := server.NewServer(options)
 	if err != nil {
 		return fmt.Errorf("making the embedded NATS server: %w", err)
@@ -165,6 +168,18 @@ func listenOn(options *server.Options, listen string) error {
 	}
 	options.Host = host
 	return nil
+}
+
+// checkPort returns an error at once if the port is taken. The server itself would only log that.
+func checkPort(ctx context.Context, options *server.Options) error {
+	if options.DontListen || options.Port == server.RANDOM_PORT {
+		return nil
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(options.Host, strconv.Itoa(options.Port)))
+	if err != nil {
+		return fmt.Errorf("the embedded NATS server: %w; does another program use it?", err)
+	}
+	return l.Close()
 }
 
 const clientFile = "client.json"
