@@ -9,6 +9,9 @@ import (
 // A model of a pool that simulates minutes in milliseconds: in steps of 2 ms, calls change from
 // computing, where they share the cores and their process's GIL, to waiting, and then end. The
 // number that ends in a step is random, so rates are as noisy as real ones.
+//
+// A test plays its world in one goroutine. The functions that run for each call are not checked for
+// races: the check takes most of the time of these tests.
 
 const step = 2 * time.Millisecond
 
@@ -114,6 +117,7 @@ func (w *world) play(d time.Duration) Sample {
 	return w.sample()
 }
 
+//go:norace
 func (w *world) step() {
 	dt := step.Seconds()
 	for i, m := range w.models {
@@ -162,6 +166,8 @@ func (w *world) step() {
 }
 
 // demand is the number of cores that the calls of a function could use in a step.
+//
+//go:norace
 func (p *proc) demand(m model, i int) float64 {
 	if m.wait == 0 {
 		return p.on[i] // those that end make room for others at once
@@ -170,6 +176,8 @@ func (p *proc) demand(m model, i int) float64 {
 }
 
 // fill divides the room of a process among functions.
+//
+//go:norace
 func (w *world) fill(p *proc) {
 	for _, async := range []bool{false, true} {
 		for room := w.room(p, async); room >= 1; room-- {
@@ -188,6 +196,8 @@ func (w *world) fill(p *proc) {
 }
 
 // room is the number of further calls that a process takes.
+//
+//go:norace
 func (w *world) room(p *proc, async bool) float64 {
 	room := float64(w.set.Threads)
 	if async {
@@ -201,6 +211,7 @@ func (w *world) room(p *proc, async bool) float64 {
 	return room
 }
 
+//go:norace
 func (w *world) allows(p *proc, i int) bool {
 	m := w.models[i]
 	if limit, found := w.limits[m.name]; found && p.on[i]+p.off[i] >= float64(limit) {
@@ -216,6 +227,7 @@ func (w *world) allows(p *proc, i int) bool {
 	return all < float64(m.limit)
 }
 
+//go:norace
 func (w *world) begin(p *proc, i int) {
 	if w.models[i].arrivals > 0 {
 		w.backlog[i]--
@@ -225,6 +237,8 @@ func (w *world) begin(p *proc, i int) {
 }
 
 // compute divides the CPU time of a process among its calls.
+//
+//go:norace
 func (w *world) compute(p *proc, share, dt float64) (ended float64) {
 	var runnable, gil float64
 	loop := 1.0 // the part of the time that the event loop is not blocked
@@ -281,6 +295,8 @@ func (w *world) compute(p *proc, share, dt float64) (ended float64) {
 }
 
 // wait ends waiting calls.
+//
+//go:norace
 func (w *world) wait(p *proc, dt float64) (ended float64) {
 	for i, m := range w.models {
 		if p.off[i] == 0 {
@@ -311,6 +327,7 @@ func (w *world) wait(p *proc, dt float64) (ended float64) {
 	return ended
 }
 
+//go:norace
 func (w *world) end(p *proc, i int) {
 	m, f := w.models[i], &w.sum[i]
 	wall := w.now + step - p.begins[i][0]
@@ -377,6 +394,8 @@ func (w *world) sample() Sample {
 }
 
 // poisson returns a random number with that mean.
+//
+//go:norace
 func (w *world) poisson(mean float64) float64 {
 	if mean > 30 {
 		return math.Max(0, math.Round(mean+math.Sqrt(mean)*w.random.NormFloat64()))

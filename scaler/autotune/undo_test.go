@@ -25,6 +25,7 @@ type shop struct {
 	epoch   int
 	passed  int64
 	queue   []shopMessage
+	again   []shopMessage // released: they run first, the latest before the others
 	later   []shopMessage
 	running []shopCall
 	sample  Function
@@ -72,7 +73,7 @@ func (s *shop) force(d Decision) {
 }
 
 func (s *shop) look() {
-	s.sample.Name, s.sample.Saturated, s.sample.Passed = "f", len(s.queue) > 0, s.passed
+	s.sample.Name, s.sample.Saturated, s.sample.Passed = "f", len(s.queue)+len(s.again) > 0, s.passed
 	s.sample.InFlight = float64(len(s.running))
 	ready := s.level.Processes
 	s.force(s.c.Look(Sample{At: s.now, Settings: s.level.Settings, Ready: ready, Cores: 2, CPU: 0.05, Functions: []Function{s.sample}}))
@@ -80,6 +81,8 @@ func (s *shop) look() {
 }
 
 // play advances the time.
+//
+//go:norace
 func (s *shop) play(d time.Duration) {
 	const tick = 5 * time.Millisecond
 	for end := s.now + d; s.now < end; {
@@ -102,15 +105,20 @@ func (s *shop) play(d time.Duration) {
 			}
 		}
 		s.running = slices.DeleteFunc(s.running, func(c shopCall) bool { return c.ends <= s.now })
-		for len(s.queue) > 0 && len(s.running) < s.level.Processes*s.level.Threads {
-			m := s.queue[0]
-			s.queue = s.queue[1:]
+		for len(s.queue)+len(s.again) > 0 && len(s.running) < s.level.Processes*s.level.Threads {
+			var m shopMessage
+			if last := len(s.again) - 1; last >= 0 {
+				m, s.again = s.again[last], s.again[:last]
+			} else {
+				m, s.queue = s.queue[0], s.queue[1:]
+			}
 			takes := time.Duration(float64(s.takes) * (0.8 + 0.4*s.random.Float64()))
 			s.running = append(s.running, shopCall{m, s.epoch, s.level, s.now + takes})
 		}
 	}
 }
 
+//go:norace
 func (s *shop) end(call shopCall) {
 	wall := s.takes
 	s.sample.Measured++
@@ -140,7 +148,7 @@ func (s *shop) end(call shopCall) {
 	switch {
 	case r.Release:
 		s.released++
-		s.queue = append([]shopMessage{call.shopMessage}, s.queue...)
+		s.again = append(s.again, call.shopMessage)
 	case call.attempt == 3:
 		s.charged++
 		s.dead++

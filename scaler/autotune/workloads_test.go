@@ -74,6 +74,9 @@ func grid(models []model, limits map[string]int, cores float64, b Bounds) (best 
 					break
 				}
 			}
+			if sync == 0 {
+				break // no function runs in threads
+			}
 		}
 	}
 	return best, at

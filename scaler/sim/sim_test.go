@@ -25,6 +25,22 @@ type constant int
 func (constant) DecideEvery() time.Duration { return time.Second }
 func (c constant) DecideUnits(View) int     { return int(c) }
 
+// seeds is the number of sets of traces that drover and its peers are compared with.
+const seeds uint64 = 3
+
+// compareAll compares drover with its peers for all traces of a seed. Tests share the results, since
+// the runs take long. The tests of this package are not parallel.
+func compareAll(seed uint64) []Comparison {
+	if compared[seed] == nil {
+		for _, trace := range Traces(seed) {
+			compared[seed] = append(compared[seed], Compare(trace, append([]Policy{Drover(ours)}, Peers()...), seed))
+		}
+	}
+	return compared[seed]
+}
+
+var compared = make(map[uint64][]Comparison)
+
 func constantly(rate float64, length time.Duration, m Model) Trace {
 	return poissonTrace("constant", 1, length, m, func(float64) float64 { return rate })
 }
@@ -78,24 +94,26 @@ func TestShortAndLongServiceAgree(t *testing.T) {
 }
 
 func TestEveryMessageIsAccountedFor(t *testing.T) {
-	for _, trace := range Traces(3) {
-		for _, p := range append([]Policy{Drover(ours)}, Peers()...) {
-			r := Run(trace, trace.Model, p, 3)
-			if want := trace.Messages(); r.Messages != want {
-				t.Errorf("%s, %s: %d messages, want %d", trace.Name, p.Name, r.Messages, want)
-			}
-			if len(r.Backlog) != trace.Steps() || len(r.Instances) != trace.Steps() {
-				t.Errorf("%s, %s: the curves have %d and %d points, want %d", trace.Name, p.Name, len(r.Backlog), len(r.Instances), trace.Steps())
-			}
-			for i, b := range r.Backlog {
-				if b < 0 || r.Instances[i] < float64(trace.Model.Min) {
-					t.Fatalf("%s, %s, second %d: %v wait, %v instances", trace.Name, p.Name, i, b, r.Instances[i])
+	for seed := range seeds {
+		for _, c := range compareAll(seed) {
+			trace := c.Trace
+			for _, r := range c.Results {
+				if want := trace.Messages(); r.Messages != want {
+					t.Errorf("%s, %s: %d messages, want %d", trace.Name, r.Policy, r.Messages, want)
 				}
-			}
-			// Work takes its time: no policy is cheaper, except for unfinished work.
-			work := (float64(r.Messages) - r.Backlog[len(r.Backlog)-1]) / trace.Model.Capacity()
-			if r.InstanceSeconds < 0.97*work {
-				t.Errorf("%s, %s: %.0f instance-seconds for %.0f seconds of work", trace.Name, p.Name, r.InstanceSeconds, work)
+				if len(r.Backlog) != trace.Steps() || len(r.Instances) != trace.Steps() {
+					t.Errorf("%s, %s: the curves have %d and %d points, want %d", trace.Name, r.Policy, len(r.Backlog), len(r.Instances), trace.Steps())
+				}
+				for i, b := range r.Backlog {
+					if b < 0 || r.Instances[i] < float64(trace.Model.Min) {
+						t.Fatalf("%s, %s, second %d: %v wait, %v instances", trace.Name, r.Policy, i, b, r.Instances[i])
+					}
+				}
+				// Work takes its time: no policy is cheaper, except for unfinished work.
+				work := (float64(r.Messages) - r.Backlog[len(r.Backlog)-1]) / trace.Model.Capacity()
+				if r.InstanceSeconds < 0.97*work {
+					t.Errorf("%s, %s: %.0f instance-seconds for %.0f seconds of work", trace.Name, r.Policy, r.InstanceSeconds, work)
+				}
 			}
 		}
 	}
@@ -193,14 +211,15 @@ func TestTaut(t *testing.T) {
 
 // No policy that keeps the age target is cheaper than the clairvoyant.
 func TestClairvoyantIsABound(t *testing.T) {
-	for _, trace := range Traces(5) {
-		c := Compare(trace, append([]Policy{Drover(ours)}, Peers()...), 5)
-		for _, r := range c.Results {
-			if r.Late <= c.Bound.Late && c.CostRatio(r) < 1 {
-				t.Errorf("%s: %s keeps the target with %.0f instance-seconds, fewer than the bound of %.0f", trace.Name, r.Policy, r.InstanceSeconds, c.Bound.InstanceSeconds)
-			}
-			if r.Late < c.Bound.Late {
-				t.Errorf("%s: %s has %d late, fewer than the %d that nobody can avoid", trace.Name, r.Policy, r.Late, c.Bound.Late)
+	for seed := range seeds {
+		for _, c := range compareAll(seed) {
+			for _, r := range c.Results {
+				if r.Late <= c.Bound.Late && c.CostRatio(r) < 1 {
+					t.Errorf("%s: %s keeps the target with %.0f instance-seconds, fewer than the bound of %.0f", r.Trace, r.Policy, r.InstanceSeconds, c.Bound.InstanceSeconds)
+				}
+				if r.Late < c.Bound.Late {
+					t.Errorf("%s: %s has %d late, fewer than the %d that nobody can avoid", r.Trace, r.Policy, r.Late, c.Bound.Late)
+				}
 			}
 		}
 	}
@@ -208,17 +227,16 @@ func TestClairvoyantIsABound(t *testing.T) {
 
 // The targets of the policy, for each of three sets of traces: the figures in docs/scaling.md.
 func TestDroverAgainstItsPeers(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range seeds {
 		cost, late, bound := make(map[string]float64), make(map[string]int64), 0.0
-		for _, trace := range Traces(seed) {
-			c := Compare(trace, append([]Policy{Drover(ours)}, Peers()...), seed)
+		for _, c := range compareAll(seed) {
 			bound += c.Bound.InstanceSeconds
 			for _, r := range c.Results {
 				cost[r.Policy] += r.InstanceSeconds
 				late[r.Policy] += c.AvoidableLate(r)
 			}
 			if r := c.Results[0]; r.Interrupted > 0 {
-				t.Errorf("seed %d, %s: %d messages were interrupted", seed, trace.Name, r.Interrupted)
+				t.Errorf("seed %d, %s: %d messages were interrupted", seed, r.Trace, r.Interrupted)
 			}
 		}
 		if 2*late["drover"] > late["KEDA with HPA"] || cost["drover"] > cost["KEDA with HPA"] {
