@@ -1,10 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/drover-run/drover/daemon/internal/daemontest"
 )
 
 // eachTermCounts is an environment variable. With it this program is the command drover, which does
@@ -14,6 +17,10 @@ const eachTermCounts = "DROVER_TEST_EACH_TERM_COUNTS"
 func TestMain(m *testing.M) {
 	if os.Getenv(eachTermCounts) != "" {
 		os.Exit(runProcess(0))
+	}
+	if err := daemontest.BypassShims(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -66,6 +66,13 @@ func (i *installed) install() (err error) {
 	if i.interpreter, err = FindInterpreter(context.Background(), i.dir, os.Getenv("DROVER_TEST_PYTHON"), os.LookupEnv); err != nil {
 		return err
 	}
+	// A shim, such as those of pyenv, takes longer to start than Python itself, and the tests start
+	// hundreds of processes.
+	own, err := exec.Command(i.interpreter.Path, "-c", "import sys; print(sys.executable, end='')").Output()
+	if err != nil {
+		return fmt.Errorf("asking %s for its path: %w", i.interpreter.Path, err)
+	}
+	i.interpreter.Path = string(own)
 	if i.home, err = InstallWorker(i.dir); err != nil {
 		return err
 	}

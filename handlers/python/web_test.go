@@ -217,11 +217,11 @@ func TestLifespanEnds(t *testing.T) {
 		t.Run("app", func(t *testing.T) {
 			p := start(fastAPI, func(c *workers.Config) {
 				c.Log = slog.New(slog.NewTextHandler(logs, nil))
-				c.Recycle.MaxInvocations = 1
 			}, "shop")
 			if _, _, err := ask(t, p, "shop", request("GET", "/api/fruit/fig", "")); err != nil {
 				t.Error(err)
 			}
+			p.Scale(0)
 			eventually(t, "the end of the lifespan", func() bool { return strings.Contains(logs.String(), "the shop closes") })
 		})
 	})

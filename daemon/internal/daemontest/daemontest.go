@@ -200,7 +200,7 @@ func CheckBalance(t *testing.T, families map[string]*dto.MetricFamily) (received
 // WaitUntil waits for a condition that other processes fulfill. out is their log.
 func WaitUntil(t *testing.T, out *Output, what string, holds func() bool) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(Patience); !holds(); <-tick.C {
 		if time.Now().After(deadline) {
@@ -221,6 +221,29 @@ var Binary = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// BypassShims makes tests start Python itself where python3 on the path is a script, such as a shim of
+// pyenv. A shim takes longer to start than Python, and tests start hundreds of processes. TestMain calls it.
+func BypassShims() error {
+	path, err := exec.LookPath("python3")
+	if err != nil {
+		return nil // the tests that need it report that
+	}
+	program, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = program.Close() }()
+	begin := make([]byte, 2)
+	if _, err := io.ReadFull(program, begin); err != nil || string(begin) != "#!" {
+		return err
+	}
+	dir, err := exec.Command(path, "-c", "import os, sys; print(os.path.dirname(sys.executable), end='')").Output()
+	if err != nil {
+		return fmt.Errorf("asking %s for the directory of Python: %w", path, err)
+	}
+	return os.Setenv("PATH", string(dir)+string(filepath.ListSeparator)+os.Getenv("PATH"))
+}
 
 // PythonConfig is a configuration of one Python function, greet.
 const PythonConfig = `

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,10 +62,16 @@ func TestNamesAreUnique(t *testing.T) {
 	}
 }
 
+// interpreter returns the path of Python itself: a shim, such as those of pyenv, takes longer to start.
+var interpreter = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable, end='')").Output()
+	return string(out), err
+})
+
 // worker is the worker of testdata, with a fault.
 func worker(t *testing.T, fault string) Target {
 	t.Helper()
-	python, err := exec.LookPath("python3")
+	python, err := interpreter()
 	if err != nil {
 		t.Fatal(err)
 	}
