@@ -13,7 +13,8 @@ import (
 // functionAppPythons are the environments of make functionapps, by the version of Python.
 var functionAppPythons = []string{"3.10", "3.13"}
 
-// inFunctionAppPythons runs a test in each environment with the library azure-functions.
+// inFunctionAppPythons runs a test in each environment with the library azure-functions. The tests of
+// handlers/python check the worker in each of them, so most tests of the daemon use only one.
 func inFunctionAppPythons(t *testing.T, test func(t *testing.T, environment string)) {
 	t.Helper()
 	for _, version := range functionAppPythons {
@@ -22,6 +23,12 @@ func inFunctionAppPythons(t *testing.T, test func(t *testing.T, environment stri
 			test(t, functionAppEnvironment(t, version))
 		})
 	}
+}
+
+// inFunctionAppPython runs a test in the environment of one version of Python.
+func inFunctionAppPython(t *testing.T, version string, test func(t *testing.T, environment string)) {
+	t.Helper()
+	t.Run(version, func(t *testing.T) { test(t, functionAppEnvironment(t, version)) })
 }
 
 // functionAppEnvironment returns the path of an environment with azure-functions, for a version of Python.
@@ -213,7 +220,7 @@ func TestCheckOfBrokenFunctionApps(t *testing.T) {
 		"a name that Azure does not take", "a schedule out of bounds", "a schedule with four fields", "a retry that is wrong", "a connection that no setting defines",
 		"a name that no setting defines", "a blueprint that is not registered", "no functions", "one of two", "the name twice",
 	}
-	for _, test := range []struct {
+	for i, test := range []struct {
 		name, app string
 		out, errs []string
 	}{
@@ -253,7 +260,7 @@ func TestCheckOfBrokenFunctionApps(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			inFunctionAppPythons(t, func(t *testing.T, environment string) {
+			inFunctionAppPython(t, functionAppPythons[i%2], func(t *testing.T, environment string) {
 				status, out, errs := checkApp(t, environment, functionApp(t, map[string]string{"function_app.py": test.app}), nil)
 				want := ExitCode
 				if slices.Contains(loads, test.name) {
@@ -273,7 +280,7 @@ func TestCheckOfBrokenFunctionApps(t *testing.T) {
 func TestCheckOfAppsThatAreBusyAtImport(t *testing.T) {
 	t.Parallel()
 	const function = "\n@app.queue_trigger('msg', 'items', 'AzureWebJobsStorage')\ndef one(msg: list[str]): pass\n"
-	for _, test := range []struct{ name, app string }{
+	for i, test := range []struct{ name, app string }{
 		{"it prints", "print('{\"functions\": []}')\nimport sys\nsys.stderr.write('no end of line')\n"},
 		{"it closes its output", "import sys, os\nsys.stdout.close()\nos.close(1)\n"},
 		{"it starts threads", "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()\n"},
@@ -283,7 +290,7 @@ func TestCheckOfAppsThatAreBusyAtImport(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			inFunctionAppPythons(t, func(t *testing.T, environment string) {
+			inFunctionAppPython(t, functionAppPythons[i%2], func(t *testing.T, environment string) {
 				began := time.Now()
 				status, out, errs := checkApp(t, environment, functionApp(t, map[string]string{"function_app.py": test.app + appHead + strings.Replace(function, "list[str]", "str", 1)}), nil)
 				if status != ExitOK || !strings.Contains(out, "1 function,") {
@@ -300,7 +307,7 @@ func TestCheckOfAppsThatAreBusyAtImport(t *testing.T) {
 // An import that does not end is killed, and its stack is reported.
 func TestCheckOfAnImportThatHangs(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		dir := functionApp(t, map[string]string{"drover.yaml": "apps: {app: {start_timeout: 10s}}", "function_app.py": "import time\ndef forever(): time.sleep(600)\nforever()\n"})
 		status, _, errs := checkApp(t, environment, dir, nil)
 		if status != ExitCode {
@@ -329,7 +336,7 @@ func TestCheckWithoutTheLibrary(t *testing.T) {
 func TestDroverYAMLBesideHost(t *testing.T) {
 	t.Parallel()
 	const app = appHead + "\n@app.queue_trigger('msg', 'items', 'AzureWebJobsStorage')\ndef one(msg): pass\n"
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		dir := functionApp(t, map[string]string{"function_app.py": app, "drover.yaml": "apps: {app: {processes: 3}}\nfunctions: {one: {concurrency: 2, retry: {max_attempts: 9}}}\n"})
 		for _, path := range []string{dir, filepath.Join(dir, "drover.yaml")} {
 			status, out, errs := checkApp(t, environment, path, nil)
@@ -379,7 +386,7 @@ func TestCheckOfOtherDirectories(t *testing.T) {
 // Commands that use queues accept the queues of a function app.
 func TestQueuesOfAFunctionApp(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		_, connection := storage(t)
 		for _, queue := range []string{"items", "items-poison"} {
 			if _, err := queueClient(t, connection, queue).Create(t.Context(), nil); err != nil {

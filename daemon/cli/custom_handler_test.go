@@ -194,7 +194,7 @@ func TestRunHTTPFunctionsOfACustomHandler(t *testing.T) {
 // A function app with NATS: by the generic decorators, with the embedded server.
 func TestRunNATSFunctionApp(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		dir := functionApp(t, map[string]string{
 			"local.settings.json": `{"Values": {"FUNCTIONS_WORKER_RUNTIME": "python", "Nats": "embedded", "PREFIX": "shop"}}`,
 			"function_app.py": appHead + `

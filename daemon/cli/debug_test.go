@@ -324,7 +324,7 @@ func TestRunWatch(t *testing.T) {
 // A function app is watched as a whole.
 func TestRunWatchAFunctionApp(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		const app = "import azure.functions as func\napp = func.FunctionApp()\n@app.timer_trigger(arg_name='timer', schedule='0 0 0 1 1 *', run_on_startup=True)\ndef tick(timer: func.TimerRequest) -> None:\n    print('v1')\n"
 		r := &reloaded{t: t, dir: write(t, map[string]string{"host.json": `{"version": "2.0"}`, "function_app.py": app,
 			"local.settings.json": `{"IsEncrypted": false, "Values": {"FUNCTIONS_WORKER_RUNTIME": "python"}}`})}

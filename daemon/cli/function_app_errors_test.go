@@ -14,7 +14,7 @@ func TestRunAFunctionAppWithErrors(t *testing.T) {
 	t.Parallel()
 	const good = appHead + "\n@app.queue_trigger('msg', 'items', 'AzureWebJobsStorage')\ndef one(msg: str):\n    print('first of', msg)\n"
 	const wrong = "\n@app.queue_trigger('msg', 'others', 'AzureWebJobsStorage')\ndef two(other: str): pass\n"
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		dir := functionApp(t, map[string]string{"function_app.py": good + wrong})
 		rewrite := func(text string) {
@@ -76,7 +76,7 @@ func TestRunAFunctionAppWithErrors(t *testing.T) {
 // An app that cannot run ends with a status and the reason.
 func TestRunAppsThatCannotRun(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
+	for i, test := range []struct {
 		name   string
 		status int
 		want   []string
@@ -93,7 +93,7 @@ func TestRunAppsThatCannotRun(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			inFunctionAppPythons(t, func(t *testing.T, environment string) {
+			inFunctionAppPython(t, functionAppPythons[i%2], func(t *testing.T, environment string) {
 				status, out, errs := commandFor(t, environment, []string{"run", functionApp(t, test.files)})
 				if status != test.status {
 					t.Errorf("status %d, want %d", status, test.status)
@@ -116,7 +116,7 @@ def one(msg: func.QueueMessage) -> str:
     time.sleep(float(msg.get_body().decode().split()[0]))
     return msg.get_body().decode()
 `
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		dir := functionApp(t, map[string]string{"function_app.py": app, "host.json": `{"version": "2.0", "extensions": {"queues": {"maxPollingInterval": "00:00:01"}}}`})
 		settings := []string{"AzureWebJobsStorage=" + q.connection}
@@ -153,7 +153,7 @@ def one(msg: func.QueueMessage) -> str:
 // The output of a function app comes from its binding, also without a daemon.
 func TestInvokeOfAFunctionApp(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		dir := copyApp(t, "queue-chain")
 		status, out, errs := commandFor(t, environment, []string{"invoke", "Split", "-c", dir, "--body", "a b"})
 		if status != ExitOK {

@@ -126,6 +126,7 @@ func TestInitNode(t *testing.T) {
 }
 
 func TestInitHTTP(t *testing.T) {
+	t.Parallel()
 	dir := project(t, "http")
 	in, app := io.Pipe()
 	cmd := exec.CommandContext(t.Context(), "python3", "app.py", "0")
@@ -191,7 +192,7 @@ func TestInitAzureQueues(t *testing.T) {
 
 func TestInitAzure(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		dir := project(t, "azure")
 		status, out, errs := checkApp(t, environment, dir, []string{"--strict"})
 		slow := strings.Contains(errs, "is still being imported") // on a busy machine
@@ -247,7 +248,7 @@ def page(req): return 'text'
 @app.blob_trigger('blob', 'images/{name}', 'AzureWebJobsStorage')
 def resize(blob): pass
 `
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		dir := functionApp(t, map[string]string{"function_app.py": app, "host.json": `{"version": "2.0", "functionTimeout": "00:10:00"}`})
 		_, before, _ := checkApp(t, environment, dir, nil)
 		status, out, errs := commandFor(t, environment, []string{"init", "--from-azure", dir})

@@ -124,7 +124,7 @@ func wantReadings(t *testing.T, log *printed, q queues) {
 // An app of model v1, with cardinality many and an entry point in another file.
 func TestRunBusV1(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		_, bus := appNamespace(t, map[string]emulator.QueueOptions{"invoices": {}}, "ledger/book")
 		dir := copyApp(t, "bus-v1")

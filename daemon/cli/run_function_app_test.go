@@ -68,7 +68,7 @@ func TestRunQueueChain(t *testing.T) {
 
 func TestRunBlueprintsAndOtherQueues(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		log, stop := runApp(t, copyApp(t, "blueprints"), environment, "AzureWebJobsStorage="+q.connection)
 		log.WaitFor(t, `"msg":"running"`)
@@ -83,7 +83,7 @@ func TestRunBlueprintsAndOtherQueues(t *testing.T) {
 // Functions that drover does not run are named at the start and in the status, and the others run.
 func TestRunMixedUnknown(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		dir := copyApp(t, "mixed-unknown")
 		log, stop := runApp(t, dir, environment, "AzureWebJobsStorage="+q.connection)
@@ -113,7 +113,7 @@ func TestRunMixedUnknown(t *testing.T) {
 
 func TestCheckOfIdentities(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		status, out, errs := commandFor(t, environment, []string{"check", copyApp(t, "identity")})
 		if status != ExitOK {
 			t.Errorf("status %d: %s", status, errs)
@@ -127,7 +127,7 @@ func TestCheckOfIdentities(t *testing.T) {
 
 func TestRunSettings(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		q := queues{emulatedStorage(t), true}
 		dir := copyApp(t, "settings")
 		settings := []string{"AzureWebJobsStorage=" + q.connection, "AzureWebJobsSecondary=" + q.connection, "AzureFunctionsJobHost__logging__logLevel__default=Information"}
@@ -195,7 +195,7 @@ func TestRunSettings(t *testing.T) {
 // A line of the log has its function and its invocation, also from a thread of the app.
 func TestRunContextLogging(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		log, stop := runApp(t, copyApp(t, "context-logging"), environment, "AzureWebJobsStorage="+q.connection)
 		log.WaitFor(t, `"msg":"running"`)
@@ -235,7 +235,7 @@ func TestRunContextLogging(t *testing.T) {
 // continues the count.
 func TestRunRetry(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		q := queues{connection: appStorage(t, environment)}
 		_, bus := appNamespace(t, map[string]emulator.QueueOptions{"slowly": {}})
 		dir := copyApp(t, "retry")
@@ -276,7 +276,7 @@ func TestRunRetry(t *testing.T) {
 
 func TestRunTimers(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		dir := copyApp(t, "timers")
 		log, stop := runApp(t, dir, environment, "AzureWebJobsStorage="+q.connection)
@@ -330,7 +330,7 @@ func wantTicks(t *testing.T, log *printed, ticks []string, every int) {
 // Of several instances only the parent imports the code to index it, and one runs each tick.
 func TestRunInstancesOfAFunctionApp(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		dir := copyApp(t, "timers")
 		write := func(name, text string) {

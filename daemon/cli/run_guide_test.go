@@ -17,7 +17,7 @@ import (
 // for ten requests at once, from the first one on.
 func TestRunExamplesOfThePerformanceGuide(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		const atOnce = 10
 		var mu sync.Mutex
 		waiting, released := 0, make(chan struct{})

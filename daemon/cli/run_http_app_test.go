@@ -107,7 +107,7 @@ func TestRunHTTPAPI(t *testing.T) {
 // The settings of the host: prefix, port, headers, limits and keys.
 func TestRunHTTPSettings(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		dir := functionApp(t, map[string]string{
 			"host.json": `{"version": "2.0", "extensions": {"http": {"routePrefix": "v2", "maxOutstandingRequests": 50, "customHeaders": {"X-Content-Type-Options": "nosniff"}}}}`,
 			"function_app.py": "import azure.functions as func\napp = func.FunctionApp()\n\n" +
@@ -129,7 +129,7 @@ func TestRunHTTPSettings(t *testing.T) {
 
 func TestRunASGIFastAPI(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		url, log, stop := runHTTPApp(t, copyApp(t, "asgi-fastapi"), environment)
 		for _, e := range []exchange{
 			{"GET", "/api/fruit/apple?ripe=true", "", 200, `{"name":"apple","ripe":true}`, "application/json"},
@@ -159,7 +159,7 @@ func TestRunASGIFastAPI(t *testing.T) {
 
 func TestRunWSGIFlask(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		q := queues{connection: emulatedStorage(t)}
 		url, log, stop := runHTTPApp(t, copyApp(t, "wsgi-flask"), environment, "AzureWebJobsStorage="+q.connection)
 		for _, e := range []exchange{
@@ -184,7 +184,7 @@ func TestRunWSGIFlask(t *testing.T) {
 // of requests, and an app may have both.
 func TestRunHTTPKeysBesideHost(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.13", func(t *testing.T, environment string) {
 		dir := functionApp(t, map[string]string{
 			"host.json":   `{"version": "2.0", "retry": {"strategy": "fixedDelay", "maxRetryCount": 3, "delayInterval": "00:00:01"}}`,
 			"drover.yaml": "http: {keys: {master: \"${MASTER}\", functions: {secret: \"${SECRET}\"}}}\n",
@@ -207,7 +207,7 @@ func TestRunHTTPKeysBesideHost(t *testing.T) {
 // The HTTP functions of the other example apps.
 func TestRunOtherHTTP(t *testing.T) {
 	t.Parallel()
-	inFunctionAppPythons(t, func(t *testing.T, environment string) {
+	inFunctionAppPython(t, "3.10", func(t *testing.T, environment string) {
 		storage := emulatedStorage(t)
 		settings := []string{"AzureWebJobsStorage=" + storage, "AzureWebJobsSecondary=" + storage}
 		url, log, stop := runHTTPApp(t, copyApp(t, "blueprints"), environment, settings...)
