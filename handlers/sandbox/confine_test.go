@@ -323,7 +323,7 @@ func eventually(t *testing.T, what func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !what(); <-tick.C {
+	for deadline := time.Now().Add(3 * time.Minute); !what(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to that")
 		}

@@ -120,7 +120,9 @@ func TestLink(t *testing.T) {
 		tr := open(t, dialBroker(t, client.Config{URLs: []string{b.url()}}), cfg)
 		wait := func(up bool, reconnects int64) {
 			t.Helper()
-			for deadline := time.Now().Add(patience); ; {
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for deadline := time.Now().Add(patience); ; <-tick.C {
 				link, known := tr.(triggers.Linked).Link()
 				if known && link.Down.IsZero() == up && link.Reconnects == reconnects {
 					return
@@ -339,6 +341,7 @@ func TestNoStreamTakesIt(t *testing.T) {
 // TestAFullDisk fills a real file system of 24 MiB, and then enlarges it: the server continues by
 // itself, with everything that it had accepted, at the same address.
 func TestAFullDisk(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", dir).CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "true" {

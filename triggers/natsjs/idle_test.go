@@ -11,6 +11,7 @@ import (
 // TestAnIdleConsumerCostsNothing lets a consumer idle: it requests messages without heartbeats. A
 // message that arrives later is kept alive.
 func TestAnIdleConsumerCostsNothing(t *testing.T) {
+	t.Parallel()
 	c := connect(t, startServer(t, t.TempDir()))
 	asked := make(chan string, 16)
 	sub, err := c.Conn().Subscribe("$JS.API.CONSUMER.MSG.NEXT.>", func(m *nats.Msg) { asked <- string(m.Data) })

@@ -27,7 +27,9 @@ func bounded(t *testing.T, c *client.Connection, cfg Config, most int) {
 // waitDead waits for n dead letters.
 func waitDead(t *testing.T, c *client.Connection, cfg Config, n int) []*jetstream.RawStreamMsg {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		if s, err := c.JetStream().Stream(t.Context(), cfg.DeadLetters); err == nil && s.CachedInfo().State.Msgs >= uint64(n) {
 			return deadLetters(t, c, cfg.DeadLetters)
 		}
@@ -72,7 +74,9 @@ func TestTheLastDelivery(t *testing.T) {
 
 func waitEmpty(t *testing.T, c *client.Connection, cfg Config) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		s, err := c.JetStream().Stream(t.Context(), cfg.Stream)
 		if err != nil {
 			t.Fatal(err)

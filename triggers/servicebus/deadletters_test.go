@@ -75,7 +75,9 @@ func done(t *testing.T, ds ...*triggers.Delivery) {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(within); !is(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("not so in time: %s", what)
 		}
@@ -93,6 +95,7 @@ func (b *bed) graveyard(s *triggertest.Source, keepIDs bool, change func(*deadle
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
+		t.Parallel()
 		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000})
 		return b.graveyard(b.source(false), true, nil)
 	})
@@ -102,6 +105,7 @@ func TestDeadLetters(t *testing.T) {
 func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
+		t.Parallel()
 		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000, DuplicateWindow: 10 * time.Minute})
 		return b.graveyard(b.source(false), false, nil)
 	})
@@ -110,6 +114,7 @@ func TestDeadLettersWithDuplicateDetection(t *testing.T) {
 func TestDeadLettersWithSessions(t *testing.T) {
 	t.Parallel()
 	triggertest.RunDeadLetters(t, func(t *testing.T) *triggertest.Graveyard {
+		t.Parallel()
 		b := start(t, emulator.QueueOptions{LockDuration: 30 * time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
 		s := b.source(true)
 		send, n := s.Send, 0

@@ -16,7 +16,7 @@ import (
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 )
 
-const within = 30 * time.Second
+const within = 3 * time.Minute
 
 func receive(t *testing.T, tr triggers.Trigger, n int) (all []*triggers.Delivery) {
 	t.Helper()

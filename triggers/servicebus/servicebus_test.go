@@ -150,18 +150,28 @@ func (b *bed) dead(t testing.TB) (out []triggertest.Dead) {
 	return out
 }
 
+// conformanceLock is the duration of locks in the suite, longer than delays by the scheduler.
+const conformanceLock = 2 * time.Second
+
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: o.Ordered})
-		return b.source(o.Ordered)
+		t.Parallel() // each waits for locks to end, at its own emulator
+		b := start(t, emulator.QueueOptions{LockDuration: conformanceLock, MaxDeliveryCount: 1000, RequiresSession: o.Ordered})
+		s := b.source(o.Ordered)
+		s.Lease = conformanceLock
+		return s
 	})
 }
 
 // The whole suite also with sessions: each message has its own session.
 func TestConformanceWithSessions(t *testing.T) {
+	t.Parallel()
 	triggertest.Run(t, func(t *testing.T, o triggertest.Options) *triggertest.Source {
-		b := start(t, emulator.QueueOptions{LockDuration: time.Second, MaxDeliveryCount: 1000, RequiresSession: true})
+		t.Parallel()
+		b := start(t, emulator.QueueOptions{LockDuration: conformanceLock, MaxDeliveryCount: 1000, RequiresSession: true})
 		s := b.source(true)
+		s.Lease = conformanceLock
 		send, n := s.Send, 0
 		s.Send = func(t testing.TB, ms ...triggers.Message) {
 			for i := range ms {

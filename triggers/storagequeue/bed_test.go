@@ -252,17 +252,20 @@ func done(t testing.TB, ds ...*triggers.Delivery) {
 	}
 }
 
+// patience bounds every wait for something that must happen.
+const patience = 3 * time.Minute
+
 // eventually waits for something that must happen.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	late, look := time.NewTimer(30*time.Second), time.NewTicker(10*time.Millisecond)
+	late, look := time.NewTimer(patience), time.NewTicker(10*time.Millisecond)
 	defer late.Stop()
 	defer look.Stop()
 	for !is() {
 		select {
 		case <-look.C:
 		case <-late.C:
-			t.Fatalf("%s: not within 30 s", what)
+			t.Fatalf("%s: not within %v", what, patience)
 		}
 	}
 }

@@ -33,6 +33,7 @@ func (b *bed) adminClient() *admin.Client {
 }
 
 func TestAdmin(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Keys: []Key{{Name: "all", Key: "s3cret", Manage: true}}})
 	a := b.adminClient()
 	made := must[admin.CreateQueueResponse](t)(a.CreateQueue(b.soon(), "orders", &admin.CreateQueueOptions{Properties: &admin.QueueProperties{
@@ -75,6 +76,7 @@ func TestAdmin(t *testing.T) {
 
 // A POST to an entity's messages sends a message, if the key has the claim Send.
 func TestSendByHTTP(t *testing.T) {
+	t.Parallel()
 	keys := []Key{{Name: "send", Key: "s", Send: true}, {Name: "listen", Key: "l", Listen: true}}
 	b := start(t, Options{Keys: keys})
 	if err := b.CreateQueue("orders", QueueOptions{}); err != nil {

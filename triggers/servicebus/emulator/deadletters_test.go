@@ -12,6 +12,7 @@ import (
 // A verdict whose properties do not fit is refused, as by the service: the message stays locked,
 // and can be settled with fewer. A message that the queue itself dead-letters is never lost.
 func TestAVerdictThatIsRefused(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{MaxDeliveryCount: 1})
 	c := b.client()
@@ -66,6 +67,7 @@ func TestAVerdictThatIsRefused(t *testing.T) {
 
 // Without an expiry in its header, a message expires at its absolute expiry time.
 func TestAnAbsoluteTimeOfExpiry(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{DeadLetterExpired: true})
 	s := must[*azservicebus.Sender](t)(b.client().NewSender("orders", nil))
@@ -96,6 +98,7 @@ func TestAnAbsoluteTimeOfExpiry(t *testing.T) {
 
 // A message is forwarded at most four times, and never in a circle.
 func TestForwardingEnds(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	for path, to := range map[string]string{"0": "1", "1": "2", "2": "3", "3": "4", "4": "", "longer": "0", "here": "there", "there": "here"} {
 		b.queue(path, QueueOptions{ForwardTo: to})

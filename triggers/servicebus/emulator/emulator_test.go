@@ -147,6 +147,7 @@ func (b *bed) wantCounts(path string, want Counts) {
 }
 
 func TestAQueue(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{})
 	c := b.client()
@@ -195,6 +196,7 @@ func TestAQueue(t *testing.T) {
 }
 
 func TestLocks(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{MaxDeliveryCount: 2})
 	c := b.client()
@@ -225,6 +227,7 @@ func TestLocks(t *testing.T) {
 }
 
 func TestScheduledAndExpired(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{DeadLetterExpired: true})
 	c := b.client()
@@ -249,6 +252,7 @@ func TestScheduledAndExpired(t *testing.T) {
 }
 
 func TestATopic(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	if err := b.CreateTopic("orders"); err != nil {
 		t.Fatal(err)
@@ -284,6 +288,7 @@ func TestATopic(t *testing.T) {
 }
 
 func TestSessions(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{RequiresSession: true})
 	c := b.client()
@@ -343,6 +348,7 @@ func TestSessions(t *testing.T) {
 }
 
 func TestWhatIsRefused(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{Keys: []Key{{Name: "all", Key: "s3cret", Manage: true}, {Name: "listen", Key: "l1sten", Listen: true}}})
 	b.queue("orders", QueueOptions{})
 	sender := func(change func(string) string, path string) error {
@@ -390,6 +396,7 @@ func TestWhatIsRefused(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{})
 	c := b.client()
@@ -413,6 +420,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestLinksAndConnectionsThatEnd(t *testing.T) {
+	t.Parallel()
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{})
 	c := b.client()
@@ -441,6 +449,7 @@ func TestLinksAndConnectionsThatEnd(t *testing.T) {
 
 // The SDK releases messages that it has requested and not returned.
 func TestWhatWasAskedForAndNotWanted(t *testing.T) {
+	t.Parallel()
 	const n = 2000
 	b := start(t, Options{})
 	b.queue("orders", QueueOptions{})
@@ -474,6 +483,7 @@ func TestWhatWasAskedForAndNotWanted(t *testing.T) {
 }
 
 func TestServeAfterClose(t *testing.T) {
+	t.Parallel()
 	e := New(Options{})
 	if err := e.Close(); err != nil {
 		t.Fatal(err)

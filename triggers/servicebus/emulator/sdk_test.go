@@ -16,11 +16,14 @@ func TestPythonSDK(t *testing.T) { runSDK(t, "servicebus.py") }
 func TestJavaScriptSDK(t *testing.T) { runSDK(t, "servicebus.js") }
 
 func runSDK(t *testing.T, script string) {
+	t.Helper()
+	t.Parallel()
 	b := start(t, Options{})
 	sdktest.Run(t, filepath.Join("testdata", script), b.ConnectionString(b.address))
 }
 
 func TestExamplesOfTheDocumentation(t *testing.T) {
+	t.Parallel()
 	for _, language := range []string{"python", "js"} {
 		t.Run(language, func(t *testing.T) {
 			b := start(t, Options{})

@@ -52,7 +52,9 @@ func always(timer.State) bool { return true }
 // acquire polls until it has the lease.
 func acquire(t testing.TB, s *Store) (timer.State, timer.Lease) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		state, held, err := s.AcquireLease(t.Context(), always)
 		if err == nil {
 			return state, held
