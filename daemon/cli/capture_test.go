@@ -106,6 +106,7 @@ func TestCaptureOfATimer(t *testing.T) {
 }
 
 func TestCaptureOnAzure(t *testing.T) {
+	t.Parallel()
 	_, bus := namespace(t)
 	_, store := storage(t)
 	dir := write(t, map[string]string{"bus": bus, "store": store, "drover.yaml": `

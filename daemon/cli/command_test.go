@@ -336,6 +336,7 @@ def greet(body):
 `
 
 func TestStopping(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, body string
 		signals    int
@@ -382,6 +383,7 @@ func TestStopping(t *testing.T) {
 }
 
 func TestAGoFunctionOfAProgram(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": "functions: {shout: {trigger: {nats: {}}, handler: {go: shout}}}"})
 	file := filepath.Join(dir, "drover.yaml")
 	got := make(chan string, 1)

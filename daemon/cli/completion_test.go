@@ -144,6 +144,7 @@ func shell(t *testing.T, name, script string, args ...string) string {
 }
 
 func TestCompletionInBash(t *testing.T) {
+	t.Parallel()
 	// The words are split as bash splits a line: also at = and :.
 	out := shell(t, "bash", `source COMPLETIONS
 complete -p drover
@@ -183,6 +184,7 @@ try drover nonsense ''`)
 }
 
 func TestCompletionInFish(t *testing.T) {
+	t.Parallel()
 	for line, want := range map[string]string{
 		"drover inv":                       "invoke\t",
 		"drover invoke gre":                "greet\ta function of drover.yaml",
@@ -202,6 +204,7 @@ func TestCompletionInFish(t *testing.T) {
 }
 
 func TestCompletionInZsh(t *testing.T) {
+	t.Parallel()
 	// A function replaces _describe of the completion system, and prints its arguments.
 	out := shell(t, "zsh", `compdef() { echo "compdef $*"; }
 source COMPLETIONS

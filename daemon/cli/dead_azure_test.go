@@ -4,7 +4,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The commands work in the same way for all sources.
@@ -39,30 +38,24 @@ functions:
 		}
 		got.WaitFor(t, "got bad "+f+", attempt 1\n")
 	}
-	deadline := time.Now().Add(patience)
-	late := func(what string) bool {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s\n%s", what, got)
-		}
-		return false
-	}
 	for _, f := range functions {
 		var id string
-		for id == "" && !late("it is dead") {
+		until(t, got, "it is dead", func() bool {
 			for line := range strings.Lines(dead(t, file, 0, "dead letter", "list", f)) {
 				if words := strings.Fields(line); strings.Contains(line, "a bad one") {
 					id = words[0]
 				}
 			}
-		}
+			return id != ""
+		})
 		dead(t, file, 0, "body, ", "show", f, id)
 		dead(t, file, 0, "matched 1, would replay 1", "replay", f, "--all", "--dry-run")
 		before := strings.Count(got.String(), "got bad "+f+", attempt 1\n")
 		dead(t, file, 0, "matched 1, replayed 1, left 0", "replay", f, "--id", id)
 		until(t, got, "it runs again", func() bool { return strings.Count(got.String(), "got bad "+f+", attempt 1\n") > before })
-		for !strings.Contains(dead(t, file, 0, "dead letter", "list", f), "1 dead letter\n") && !late("it is dead again") {
-			continue
-		}
+		until(t, got, "it is dead again", func() bool {
+			return strings.Contains(dead(t, file, 0, "dead letter", "list", f), "1 dead letter\n")
+		})
 		dead(t, file, 0, "matched 1, purged 1, left 0", "purge", f, "--reason", "bad one", "--yes")
 		dead(t, file, 0, "no dead letters", "list", f)
 	}

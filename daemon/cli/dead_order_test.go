@@ -136,8 +136,9 @@ func untilDeadOf(t *testing.T, file, function string, n int) {
 	if n > 30 { // with the default limit, listing a storage queue hides none of its letters
 		more = []string{"--limit", "0"}
 	}
-	deadline := time.Now().Add(patience)
-	for {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		_, out, errs := command(t.Context(), nil, nil, append([]string{"dead", "list", function, "-c", file}, more...)...)
 		if len(out) >= len(want) && out[len(out)-len(want):] == want {
 			return

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEmulateServiceBus(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	r, w := io.Pipe()
@@ -72,6 +73,7 @@ func TestEmulateServiceBus(t *testing.T) {
 }
 
 func TestEmulateServiceBusMistakes(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

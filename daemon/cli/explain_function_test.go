@@ -22,7 +22,7 @@ import (
 // explains runs the command until its output has all of the texts.
 func explains(t *testing.T, out *printed, file, about string, wants ...string) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
 		status, text, errs := command(t.Context(), nil, nil, "explain", about, "-c", file)
@@ -45,6 +45,7 @@ func explains(t *testing.T, out *printed, file, about string, wants ...string) {
 }
 
 func TestExplainAnAppThatIsDown(t *testing.T) {
+	t.Parallel()
 	r := newReloaded(t, fmt.Sprintf(`
 log: {format: text}
 functions:
@@ -128,6 +129,7 @@ two = one
 
 // A function whose code does not load is stopped, and the other function continues.
 func TestExplainAFunctionThatHasStopped(t *testing.T) {
+	t.Parallel()
 	cfg := configs.New()
 	cfg.DataDir = t.TempDir()
 	cfg.Functions = make(map[string]configs.Function)

@@ -28,7 +28,7 @@ func explained(t *testing.T, cfg *configs.Config, about, as, state string) daemo
 	if err != nil {
 		t.Fatal(err)
 	}
-	tick := time.NewTicker(time.Millisecond)
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); ; <-tick.C {
 		var said daemon.Explanations
@@ -55,6 +55,7 @@ func says(t *testing.T, e daemon.Explanation, parts ...string) {
 
 // Messages are explained in each stage of their life.
 func TestExplainMessage(t *testing.T) {
+	t.Parallel()
 	goOn := make(chan struct{})
 	defer close(goOn)
 	d, queue, cfg := runsFunc(t, func(ctx context.Context, m *triggers.Message) ([]byte, error) {

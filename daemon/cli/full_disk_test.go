@@ -12,6 +12,7 @@ import (
 // If the disk under the embedded server is full, the daemon is not ready. Health, status, explain
 // and the metrics report it, until there is space again: then the daemon continues by itself.
 func TestAFullDiskIsSaidAndRecoversFrom(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", dir).CombinedOutput(); err != nil {
 		if os.Getenv("CI") == "true" {

@@ -20,6 +20,7 @@ import (
 )
 
 func TestHealthCommand(t *testing.T) {
+	t.Parallel()
 	const token = "0123456789abcdef0123"
 	socket, port, off := t.TempDir(), freePort(t), freePort(t)
 	stops := []func(){

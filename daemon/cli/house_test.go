@@ -165,6 +165,7 @@ var exactly = map[string][]string{
 }
 
 func TestImportDirections(t *testing.T) {
+	t.Parallel()
 	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return err
@@ -195,6 +196,7 @@ func TestImportDirections(t *testing.T) {
 // TestDaemonLinks checks what a Go program that calls daemon.Run links: all that package daemon
 // imports, directly or indirectly.
 func TestDaemonLinks(t *testing.T) {
+	t.Parallel()
 	from := map[string]string{"daemon": ""} // from a linked package to one that imports it
 	for queue := []string{"daemon"}; len(queue) > 0; queue = queue[1:] {
 		folder := queue[0]
@@ -274,6 +276,7 @@ var (
 )
 
 func TestPathsInDocumentsExist(t *testing.T) {
+	t.Parallel()
 	seen := 0
 	for file, text := range documents(t) {
 		for _, m := range link.FindAllStringSubmatch(text, -1) {

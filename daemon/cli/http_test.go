@@ -19,6 +19,7 @@ import (
 // A sidecar: messages are posted to an app, whose answers are the verdicts. While the app is
 // misconfigured, no attempt is used.
 func TestAnHTTPApp(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var seen []string
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -82,6 +83,7 @@ functions:
 
 // Several messages share a request, and each has its own verdict.
 func TestAnHTTPAppWithBatches(t *testing.T) {
+	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var messages []struct{ ID, Data string }
 		if err := json.NewDecoder(r.Body).Decode(&messages); err != nil {
@@ -126,6 +128,7 @@ functions:
 // A custom handler of Azure Functions runs without the Functions host: its logs are in the log,
 // and its results are sent to the outputs.
 func TestACustomHandlerOfAzureFunctions(t *testing.T) {
+	t.Parallel()
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in struct{ Data, Metadata map[string]any }
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
@@ -165,6 +168,7 @@ functions:
 
 // If a function does not open after its handler was opened, the daemon ends.
 func TestAnHTTPAppWithoutASource(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": `
 functions:
   orders:
@@ -178,6 +182,7 @@ functions:
 }
 
 func TestACommandForEachMessage(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{"drover.yaml": `
 log: {level: debug, format: text}
 functions:

@@ -20,6 +20,7 @@ import (
 // The daemon works with the account file of docs/nats.md unchanged: it receives, retries, sends
 // results, dead-letters failed messages, and lists and replays dead letters.
 func TestTheLeastRightsAreEnough(t *testing.T) {
+	t.Parallel()
 	doc, err := os.ReadFile("../../docs/nats.md")
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 )
 
 const workersConfig = `
@@ -32,10 +31,12 @@ func TestWorkersFollowTheLoad(t *testing.T) {
 	s.send(t, 200)
 	if runtime.GOMAXPROCS(0) > 1 { // more than one worker
 		out.WaitFor(t, "msg=\"scaling workers\" app=app from=1 to=2")
-		status, text, errs := command(t.Context(), nil, nil, "scale", "explain", "--verbose", "-c", s.file)
-		for limit := time.Now().Add(patience); status != ExitOK && time.Now().Before(limit); { // the scaler decides once a second
+		var status int
+		var text, errs string
+		until(t, out, "the scaler has decided", func() bool { // it decides once a second
 			status, text, errs = command(t.Context(), nil, nil, "scale", "explain", "--verbose", "-c", s.file)
-		}
+			return status == ExitOK
+		})
 		if status != ExitOK || !strings.Contains(text, "workers of app, decided at") || !strings.Contains(text, "work: ") || !strings.Contains(text, "other: ") {
 			t.Errorf("explain: status %d\n%s%s", status, text, errs)
 		}

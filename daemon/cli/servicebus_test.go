@@ -149,21 +149,29 @@ def seen(body): print("seen", body.decode())
 		log.WaitFor(t, want)
 	}
 	for _, path := range []string{"carts", "totals", "events/Subscriptions/billing", "events/Subscriptions/audit", "new/Subscriptions/made"} {
-		for deadline := time.Now().Add(patience); ; {
-			got, err := e.Counts(path)
-			if err == nil && got == (emulator.Counts{}) {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: %+v, %v", path, got, err)
-			}
-		}
+		awaitCounts(t, e, path, emulator.Counts{})
 	}
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)
 	}
 	if n := strings.Count(log.String(), "seen both x"); n != 2 {
 		t.Errorf("%d results of two subscriptions", n)
+	}
+}
+
+// awaitCounts waits until a queue or a subscription has as many messages as wanted.
+func awaitCounts(t *testing.T, e *emulator.Emulator, path string, want emulator.Counts) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
+		got, err := e.Counts(path)
+		if err == nil && got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %+v, %v; want %+v", path, got, err, want)
+		}
 	}
 }
 
@@ -330,15 +338,7 @@ def large(body): return bytes(int(body))
 		t.Fatal(err)
 	}
 	for path, want := range map[string]emulator.Counts{"orders": {}, "results": {Active: 5}, "large": {DeadLettered: 1}, "events/Subscriptions/billing": {Active: 1}} {
-		for deadline := time.Now().Add(patience); ; {
-			got, err := e.Counts(path)
-			if err == nil && got == want {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: %+v, %v; want %+v", path, got, err, want)
-			}
-		}
+		awaitCounts(t, e, path, want)
 	}
 	if status := stop(); status != ExitOK {
 		t.Errorf("status %d: %s", status, log)

@@ -13,7 +13,9 @@ import (
 // awaitSpare waits until the status reports a spare worker.
 func awaitSpare(t *testing.T, file string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		_, out, errs := command(t.Context(), nil, nil, "status", "--json", "-c", file)
 		if strings.Contains(strings.ReplaceAll(out, " ", ""), `"spare_workers":1`) {
 			return

@@ -45,8 +45,9 @@ func queueClient(t *testing.T, connection, queue string) *azqueue.QueueClient {
 // waitLen waits until a queue has that many messages.
 func waitLen(t *testing.T, connection, queue string, want int64) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); ; <-tick.C {
 		got, err := queueClient(t, connection, queue).GetProperties(t.Context(), nil)
 		if err == nil && *got.ApproximateMessagesCount == want {
 			return
@@ -286,6 +287,7 @@ functions:
 }
 
 func TestEmulateStorageQueue(t *testing.T) {
+	t.Parallel()
 	out, stop := startCommand(t, "emulate", "storagequeue", "--listen", "127.0.0.1:0", "--queue", "orders")
 	out.WaitFor(t, "QueueEndpoint=")
 	connection := ""

@@ -234,7 +234,7 @@ func TestStatusOnATerminal(t *testing.T) {
 // The complete table of the demo stays on the terminal, above the last lines.
 func TestDemoOnATerminal(t *testing.T) {
 	t.Parallel()
-	term := openTerminal(t, 80, 40, t.TempDir(), "demo", "--for", "2s")
+	term := openTerminal(t, 80, 40, t.TempDir(), "demo", "--messages", "600")
 	first := term.waitFor("fetch ")
 	term.press("keys that nobody asked for\r")
 	term.resize(66, 40)

@@ -25,7 +25,8 @@ def work(body): time.sleep(0.02)
 // statusOf requests the status of a running daemon until it is as wanted.
 func statusOf(t *testing.T, file string, wanted func(daemon.StatusReport) bool) daemon.StatusReport {
 	t.Helper()
-	limit := time.After(patience)
+	limit, tick := time.After(patience), time.NewTicker(pollInterval)
+	defer tick.Stop()
 	for {
 		status, out, errs := command(t.Context(), nil, nil, "status", "--json", "-c", file)
 		var r daemon.StatusReport
@@ -37,7 +38,7 @@ func statusOf(t *testing.T, file string, wanted func(daemon.StatusReport) bool) 
 			t.Fatalf("not within %v: status %d\n%s%s", patience, status, out, errs)
 		case <-t.Context().Done():
 			t.Fatal("the test has ended")
-		default:
+		case <-tick.C:
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 )
 
 func TestWorkerTest(t *testing.T) {
+	t.Parallel()
 	status, out, errs := command(t.Context(), nil, nil, "worker", "test", "python", "--run", `^(hello/welcome|load/functions.*|invoke/echo\[one\])$`, "--limit", "2m")
 	if status != ExitOK || errs != "" || !strings.Contains(out, "passed   load/functions[async]") || !strings.Contains(out, "\n5 passed, 0 failed, 0 skipped, in ") {
 		t.Errorf("status %d\n%s%s", status, out, errs)
@@ -27,6 +28,7 @@ func TestWorkerTest(t *testing.T) {
 
 // The command writes the files that a type checker and a test of an app need.
 func TestWorkerTypings(t *testing.T) {
+	t.Parallel()
 	dir := write(t, map[string]string{
 		"typings/drover/__init__.py": "an older one", "typings/drover/py.typed": "",
 		"app.py": "import drover.testing\ndef f(message: drover.Message) -> str:\n    return message.id\nassert drover.testing.run(f, b'') == '1'\n",
@@ -156,6 +158,7 @@ func TestWorkerTypingsOfNode(t *testing.T) {
 }
 
 func TestWorkerTestOfNode(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("node"); err != nil && os.Getenv("CI") != "true" {
 		t.Skip("there is no node")
 	}
@@ -166,6 +169,7 @@ func TestWorkerTestOfNode(t *testing.T) {
 }
 
 func TestWorkerTestOfAWorkerThatFails(t *testing.T) {
+	t.Parallel()
 	status, out, errs := command(t.Context(), nil, nil,
 		"worker", "test", "--app", t.TempDir(), "--run", "hello/(welcome|split)", "--limit", "2m", "--", "sh", "-c", "echo not today >&2; exit 3")
 	for _, want := range []string{
