@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/drover-run/drover/configs/scaling"
 	"github.com/drover-run/drover/scaler"
 	"github.com/drover-run/drover/triggers"
 )
@@ -38,4 +40,42 @@ func TestAddBacklog(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
+}
+
+// Scaling and tuning share requests, and a slow source does not delay the others.
+func TestReadersShareABacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		requests := make(map[string]int)
+		b := &Backlogs{Request: func(ctx context.Context, function string) (triggers.Backlog, error) {
+			if function == "slow" {
+				<-ctx.Done()
+				return triggers.Backlog{}, ctx.Err()
+			}
+			requests[function]++
+			return triggers.Backlog{Ready: int64(requests[function]), AtLeast: true}, nil
+		}}
+		ctx := t.Context()
+		slow := make(chan int64)
+		go func() { slow <- b.ReadBacklog(ctx, "slow", 0).Ready }()
+		synctest.Wait()
+		for range 10 { // seconds
+			var c scaler.Counts
+			b.ReadBacklog(ctx, "orders", scalingBacklogAge).addTo(&c, time.Now())
+			if c.Backlog != int64(requests["orders"]) || !c.AtLeast {
+				t.Errorf("scaling uses %+v", c)
+			}
+			for range 4 {
+				time.Sleep(scaling.WorkersInterval / 4)
+				if r := b.ReadBacklog(ctx, "orders", tuningBacklogAge); r.Ready != int64(requests["orders"]) {
+					t.Errorf("tuning uses %+v", r)
+				}
+			}
+		}
+		if requests["orders"] != 10 {
+			t.Errorf("%d requests in 10 seconds; want one each", requests["orders"])
+		}
+		if n := <-slow; n >= 0 {
+			t.Errorf("the backlog of a source that does not answer is %d", n)
+		}
+	})
 }

@@ -74,9 +74,9 @@ func (w *workerScaler) scaleOnce(ctx context.Context) {
 		// matter, and no request to the source is needed.
 		asked := c.Used >= c.Slots
 		if c.Backlog = scaler.Unreadable; asked {
-			AddBacklog(ctx, f.Trigger, now, &c)
+			// Messages that wait for a retry do not count: one that is due starts a worker when it is received.
+			w.loops.Backlogs.ReadBacklog(ctx, f.Name, scalingBacklogAge).addTo(&c, now)
 		}
-		c.Unsettled = 0 // a retry that is due starts a worker when it is received
 		if m := w.meters[f.Name]; m == nil {
 			w.meters[f.Name] = new(scaler.Meter)
 		}
