@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -77,6 +76,7 @@ type Reader struct {
 	affinity func() (cpus map[int]bool, known bool)
 	proc     procfs.FS
 	known    bool
+	buffer   []byte // of readFile
 	groups   string // /proc/self/cgroup, when cpu and memory were found
 	cpu      []group
 	memory   []group
@@ -86,7 +86,7 @@ type Reader struct {
 func New() *Reader { return newReader("/", allowedCPUs) }
 
 func newReader(root string, affinity func() (map[int]bool, bool)) *Reader {
-	r := &Reader{root: root, affinity: affinity}
+	r := &Reader{root: root, affinity: affinity, buffer: make([]byte, 0, bufferSize)}
 	var err error
 	r.proc, err = procfs.NewFS(r.path("proc"))
 	r.known = err == nil
@@ -187,8 +187,12 @@ func (r *Reader) readPressure(resource string) (float64, error) {
 
 // readFile returns the contents of a file.
 func (r *Reader) readFile(name string) (string, error) {
-	text, err := os.ReadFile(r.path(name))
-	return string(text), err
+	var err error
+	r.buffer, err = readSmall(r.path(name), r.buffer)
+	if err != nil {
+		return "", err
+	}
+	return string(r.buffer), nil
 }
 
 // isAbsent reports whether a read failed because there is nothing to read: no such file, a

@@ -46,7 +46,7 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 	of := appIdentity(cfg, app, p.CodeFingerprint())
 	t := newTuner(p, given, free, l.Store.learnedOf(app, of), l.Log.With("app", app))
 	load := &loadReader{loops: l, pool: p, slotTime: make(map[string]int64)}
-	t.loads = load.readLoads
+	t.loads, t.used = load.readLoads, load.largestUse
 	t.apply = func(d autotune.Decision) { l.applyDecision(p, d, t.log) }
 	t.move = func(function string, to *handlers.Slots) { apps.MoveFunction(l.Running(), p, function, to) }
 	p.SetTuner(t)
@@ -129,4 +129,20 @@ func (r *loadReader) readLoads(now time.Time) map[string]load {
 	}
 	r.pool.Saturated.Store(saturated)
 	return out
+}
+
+// largestUse returns the largest share of its slots that a function uses now, itself or others; 1 if it
+// has none.
+func (r *loadReader) largestUse() (share float64) {
+	for _, f := range r.loops.Running() {
+		if f.Pool != r.pool {
+			continue
+		}
+		used, slots := f.Share.Room()
+		if slots == 0 {
+			return 1
+		}
+		share = max(share, float64(used)/float64(slots))
+	}
+	return share
 }

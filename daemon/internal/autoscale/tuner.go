@@ -22,11 +22,14 @@ import (
 const (
 	// tuneEvery is the time between two measurements while calls end; without calls, or while
 	// settings do not change, it is tuneIdle. After restAfter without calls it is tuneRest, unless a call begins: each measurement reads
-	// every function, and a thousand of them took half a percent of a core each second.
-	tuneEvery = 250 * time.Millisecond
-	tuneIdle  = time.Second
-	restAfter = 30 * time.Second
-	tuneRest  = 10 * time.Second
+	// every function, and a thousand of them took half a percent of a core each second. While settings do not
+	// change and no function uses lightShare of its slots, it is tuneLight: no decision depends on such measurements.
+	tuneEvery  = 250 * time.Millisecond
+	tuneIdle   = time.Second
+	restAfter  = 30 * time.Second
+	tuneRest   = 10 * time.Second
+	tuneLight  = 4 * time.Second
+	lightShare = 0.5
 	// memoryEvery is how often the memory of processes is read, which takes longer than all other
 	// readings; memoryHeld is how often while settings do not change.
 	memoryEvery = 500 * time.Millisecond
@@ -47,6 +50,7 @@ const (
 type tuner struct {
 	pool  *apps.Pool
 	loads func(now time.Time) map[string]load // by function; functions without an entry do not count
+	used  func() (share float64)              // the largest share of its slots that a function uses now
 	apply func(autotune.Decision)
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
@@ -129,18 +133,57 @@ func (t *tuner) runTuning(ctx context.Context, keep func(autotune.Learned)) {
 		}
 		if busy {
 			active = at
-			if t.isHeld() {
-				waitFor(ctx, tuneIdle)
-			} else {
-				waitFor(ctx, tuneEvery)
-			}
+		}
+		if busy && !t.isHeld() {
+			waitFor(ctx, tuneEvery)
 			continue
 		}
-		waitFor(ctx, tuneIdle)
-		for at.Sub(active) > restAfter && time.Since(at) < tuneRest && t.pool.Stats().InFlight == 0 && ctx.Err() == nil {
+		for waitFor(ctx, tuneIdle); time.Since(at) < t.readLull(at, active).pause() && ctx.Err() == nil; {
 			waitFor(ctx, tuneIdle)
 		}
 	}
+}
+
+// lull is what decides how soon to measure again while no settings are tried.
+type lull struct {
+	busy     bool          // calls ended, or were in flight, during the last measurement
+	idleFor  time.Duration // how long before it that was
+	changed  bool          // the settings have changed since then, or change again
+	used     float64       // see tuner
+	inFlight int
+}
+
+// pause returns the time from one measurement to the next.
+func (l lull) pause() time.Duration {
+	switch {
+	case l.busy && !l.changed && l.used < lightShare:
+		return tuneLight
+	case !l.busy && l.idleFor > restAfter && l.inFlight == 0:
+		return tuneRest
+	}
+	return tuneIdle
+}
+
+// readLull returns the lull after a measurement at a time. active is when the last measurement was
+// busy.
+func (t *tuner) readLull(at, active time.Time) lull {
+	return lull{
+		busy: at.Equal(active), idleFor: at.Sub(active), used: t.used(), inFlight: t.pool.Stats().InFlight,
+		changed: !t.isHeld() || t.measuredSettings() != settingsOf(t.pool),
+	}
+}
+
+// measuredSettings returns the settings of the last measurement.
+func (t *tuner) measuredSettings() autotune.Settings {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sample.Settings
+}
+
+// settingsOf returns the settings of a pool.
+func settingsOf(p *apps.Pool) autotune.Settings {
+	s := p.Settings()
+	return autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines}
 }
 
 // tuneOnce measures, decides and applies the decision. It reports whether calls have ended
@@ -165,7 +208,7 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 
 // takeSample returns a sample of what happened since the previous measurement.
 func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
-	stats, settings := t.pool.Stats(), t.pool.Settings()
+	stats, settings := t.pool.Stats(), settingsOf(t.pool)
 	now := reading{at: at, pool: t.pool.CPU(), daemon: telemetry.ProcessCPU(), measures: make(map[string]worker.Measures)}
 	memoryPause, contentionPause := memoryEvery, time.Duration(0)
 	if t.isHeld() {
@@ -182,8 +225,7 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	elapsed := at.Sub(last.at)
 	s = autotune.Sample{
 		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Cores: c.machine.Cores, RunQueue: math.NaN(),
-		Settings: autotune.Settings{Processes: settings.Processes, Threads: settings.Threads, Coroutines: settings.Coroutines},
-		Memory:   t.poolMemory, MemoryLimit: t.memoryLimit(c.machine),
+		Settings: settings, Memory: t.poolMemory, MemoryLimit: t.memoryLimit(c.machine),
 	}
 	if !last.at.IsZero() && elapsed > 0 {
 		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()

@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"testing"
+	"time"
 
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/scaler/autotune"
@@ -21,5 +22,25 @@ func TestTuningBounds(t *testing.T) {
 	}
 	if given, free = tuningBounds(auto, false, 2); given.Most.Threads != 1 || free.Most.Threads != 1 || given.Least.Coroutines != unmeasuredCoroutines || given.Most.Coroutines != maxCoroutines {
 		t.Errorf("of a worker that cannot change: %+v, %+v", given, free)
+	}
+}
+
+// Measurements are rare while nothing depends on them.
+func TestHowSoonIsMeasuredAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		lull
+		want time.Duration
+	}{
+		"a light load":              {lull{busy: true, used: 0.2, inFlight: 1}, tuneLight},
+		"half of the slots":         {lull{busy: true, used: 0.5, inFlight: 8}, tuneIdle},
+		"other settings":            {lull{busy: true, changed: true}, tuneIdle},
+		"just idle":                 {lull{idleFor: time.Second}, tuneIdle},
+		"idle for long":             {lull{idleFor: time.Hour}, tuneRest},
+		"idle for long, and a call": {lull{idleFor: time.Hour, inFlight: 1}, tuneIdle},
+	} {
+		if got := test.pause(); got != test.want {
+			t.Errorf("%s: after %v, want %v", name, got, test.want)
+		}
 	}
 }

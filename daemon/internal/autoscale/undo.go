@@ -75,11 +75,7 @@ func (t *tuner) FunctionMoved() {
 
 // beginEpoch begins a new epoch; mu is held.
 func (t *tuner) beginEpoch() {
-	s := t.pool.Settings()
-	t.level = autotune.Level{
-		Settings: autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines},
-		Isolated: strings.Join(t.pool.IsolatedFunctions(), ","),
-	}
+	t.level = autotune.Level{Settings: settingsOf(t.pool), Isolated: strings.Join(t.pool.IsolatedFunctions(), ",")}
 	functions := t.pool.FunctionNames()
 	passed := make(map[string]int64)
 	if last := t.pool.Epoch.Load(); last != nil {
@@ -93,8 +89,7 @@ func (t *tuner) beginEpoch() {
 
 // followSettings begins a new epoch if the pool's settings have changed; mu is held.
 func (t *tuner) followSettings() {
-	s := t.pool.Settings()
-	now := autotune.Settings{Processes: s.Processes, Threads: s.Threads, Coroutines: s.Coroutines}
+	now := settingsOf(t.pool)
 	if t.pool.Epoch.Load() == nil || now != t.level.Settings || strings.Join(t.pool.IsolatedFunctions(), ",") != t.level.Isolated {
 		t.beginEpoch()
 	}
