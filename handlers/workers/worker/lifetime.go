@@ -52,12 +52,15 @@ func writeQueued(w *Worker) {
 		}
 		w.mu.Lock()
 		batch := w.out
-		w.out = spare
+		w.out, w.writing = spare, true
 		w.mu.Unlock()
 		if batch.writeTo(w.Process.Conn) != nil {
 			return // the reader detects it too
 		}
 		spare = batch.reuseBuffers()
+		w.mu.Lock()
+		w.writing = false
+		w.mu.Unlock()
 	}
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"net"
+	"syscall"
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
@@ -79,6 +80,26 @@ func (o *outgoing) writeTo(to net.Conn) error {
 		o.pieces = append(o.pieces, o.bytes[from:])
 	}
 	return o.writePieces(to)
+}
+
+// tryWrite writes what the socket accepts at once, if there are no large bodies, and reports whether
+// that was everything. writeTo writes the rest, and finds the errors.
+func (o *outgoing) tryWrite(to net.Conn) (all bool) {
+	socket, is := to.(syscall.Conn)
+	if !is || len(o.large) > 0 {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	n := 0
+	_ = raw.Write(func(fd uintptr) (done bool) {
+		n, _ = syscall.Write(int(fd), o.bytes)
+		return true
+	})
+	o.bytes = o.bytes[:copy(o.bytes, o.bytes[max(n, 0):])]
+	return len(o.bytes) == 0
 }
 
 // writePieces writes pieces, and empties it.

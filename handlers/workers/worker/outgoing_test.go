@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"os/exec"
@@ -66,6 +67,47 @@ func TestOutgoingCopiesNoLargeBody(t *testing.T) {
 		t.Errorf("%d bytes were held in addition to bodies of 6 MiB", held)
 	}
 	_ = to.Close()
+}
+
+// TestTryWrite fills a socket whose other side does not read. The rest is written when it does.
+func TestTryWrite(t *testing.T) {
+	ours, theirs, err := childproc.Socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ours.Close() }()
+	from, err := net.FileConn(theirs)
+	if err := errors.Join(err, theirs.Close()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = from.Close() }()
+	var out outgoing
+	var want []byte
+	for i := 0; len(out.bytes) == 0; i++ {
+		c := &protocol.Invocation{ID: uint32(i), Message: &triggers.Message{ID: strconv.Itoa(i), Body: make([]byte, minLarge-1)}}
+		out.addInvoke(c)
+		want = protocol.AppendInvoke(want, c)
+		if all := out.tryWrite(ours); all != (len(out.bytes) == 0) {
+			t.Fatalf("frame %d: everything written %v, %d bytes are left", i, all, len(out.bytes))
+		}
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- out.writeTo(ours) }()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(from, got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v, or other bytes", err)
+	}
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+	out = outgoing{}
+	out.addInvoke(&protocol.Invocation{Message: &triggers.Message{Body: make([]byte, minLarge)}})
+	if out.tryWrite(ours) || len(out.bytes) == 0 {
+		t.Error("a large body was written in a copy")
+	}
+	if out = (outgoing{bytes: []byte("x")}); ours.Close() != nil || out.tryWrite(ours) || len(out.bytes) != 1 {
+		t.Errorf("%d bytes are left of 1 for a closed socket", len(out.bytes))
+	}
 }
 
 // BenchmarkOutgoing writes 32 frames at a time to a socket, with bodies around minLarge, and reports

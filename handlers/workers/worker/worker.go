@@ -94,7 +94,9 @@ func (h *Handshake) sharesLoop() bool {
 
 // guarded are the fields that the worker's mu guards.
 type guarded struct {
-	out   outgoing
+	out     outgoing
+	writing bool // writeQueued writes what it has taken from out
+
 	calls []*Call // by the number of the invocation
 	free  []uint32
 	sums  []Measures // by function
@@ -151,15 +153,20 @@ func (w *Worker) Submit(c *Call) bool {
 		id = uint32(len(w.calls))
 		w.calls = append(w.calls, c)
 	}
-	w.inFlight.Add(1)
+	idle := w.inFlight.Add(1) == 1
 	if w.taken++; w.notifyAt > 0 && w.taken >= w.notifyAt {
 		w.notifyAt = 0
 		w.group.cfg.Changed()
 	}
 	c.ID, c.submitted = id, time.Now()
 	c.lostAtSubmit = w.lost.totalUntil(c.submitted)
+	queued := len(w.out.bytes)+len(w.out.large) > 0 || w.writing
 	w.out.addInvoke(&c.Invocation)
-	w.wake.raise()
+	// An idle worker gets the call at once, without waking writeQueued. Frames for a busy one are
+	// written together.
+	if !idle || queued || !w.out.tryWrite(w.Process.Conn) {
+		w.wake.raise()
+	}
 	return true
 }
 
