@@ -39,7 +39,7 @@ type Pool struct {
 	spare      *spare.Keeper
 	blocks     *blocks
 	quarantine quarantine
-	watch      watch
+	watch      *watch
 }
 
 // New returns a pool; Run starts it.

@@ -28,21 +28,28 @@ const (
 type watch struct {
 	workers func() []*worker.Worker // returns the workers that may have calls in flight
 	log     *slog.Logger
-	busy    chan struct{} // signals calls in flight
-	awake   atomic.Bool   // they are already watched
+	awake   atomic.Bool // calls in flight are watched
+	base    time.Time
+	began   atomic.Int64  // when watching began, in ns since base
+	check   *time.Timer   // runs while calls are watched
 	next    atomic.Int64  // when they are checked next, by the clock in ns
 	sooner  chan struct{} // signals that a call times out before that
 }
 
-func newWatch(all func() []*worker.Worker, log *slog.Logger) watch {
-	return watch{workers: all, log: log, busy: make(chan struct{}, 1), sooner: make(chan struct{}, 1)}
+func newWatch(all func() []*worker.Worker, log *slog.Logger) *watch {
+	w := &watch{workers: all, log: log, base: time.Now(), check: time.NewTimer(time.Hour), sooner: make(chan struct{}, 1)}
+	w.check.Stop()
+	return w
 }
 
 // wakeUp is called after a call was submitted. deadline is the call's; zero: it has none.
 func (w *watch) wakeUp(deadline time.Time) {
-	if !w.awake.Load() && w.awake.CompareAndSwap(false, true) {
-		w.next.Store(time.Now().Add(watchEvery).UnixNano())
-		w.busy <- struct{}{}
+	if !w.awake.Load() {
+		now := time.Now()
+		w.began.Store(int64(now.Sub(w.base)))
+		if w.awake.CompareAndSwap(false, true) {
+			w.check.Reset(w.schedule(now, now.Add(watchEvery)))
+		}
 	}
 	if !deadline.IsZero() && deadline.UnixNano() < w.next.Load() {
 		select {
@@ -54,47 +61,33 @@ func (w *watch) wakeUp(deadline time.Time) {
 
 // watchCalls watches until ctx ends. It pauses while nothing is in flight.
 func (w *watch) watchCalls(ctx context.Context) {
-	for {
-		select {
-		case <-w.busy:
-		case <-ctx.Done():
-			return
-		}
-		if !w.watchUntilIdle(ctx) {
-			return
-		}
-		w.awake.Store(false)
-		if busy, _ := w.checkCalls(time.Now()); busy { // a call was submitted between the check and the store
-			w.wakeUp(time.Time{})
-		}
-	}
-}
-
-// watchUntilIdle watches until nothing is in flight. It returns false if ctx ends first.
-func (w *watch) watchUntilIdle(ctx context.Context) bool {
-	began := time.Now()
-	last, spare := began, began // the time of the last check, and the time until which calls are spared
-	check := time.NewTimer(w.schedule(began, began.Add(watchEvery)))
-	defer check.Stop()
+	defer w.check.Stop()
+	watching := false
+	var began, last, spare time.Time // when watching began, the last check, and the time until which calls are spared
 	for {
 		select {
 		case <-w.sooner:
-			if now := time.Now(); w.next.Load() > now.Add(watchSoon).UnixNano() {
-				check.Reset(w.schedule(now, now))
+			if now := time.Now(); w.awake.Load() && w.next.Load() > now.Add(watchSoon).UnixNano() {
+				w.check.Reset(w.schedule(now, now))
 			}
 			continue
-		case <-check.C:
+		case <-w.check.C:
 		case <-ctx.Done():
-			return false
+			return
 		}
 		now := time.Now() // the time of the tick may be old
+		if !watching {
+			watching = true
+			began = w.base.Add(time.Duration(w.began.Load()))
+			last, spare = began, began
+		}
 		if gap := now.Sub(last); gap > standstill {
 			w.addStandstill(gap)
 			began, spare = now, now.Add(catchUp)
 		}
 		last = now
 		if now.Before(spare) {
-			check.Reset(w.schedule(now, spare))
+			w.check.Reset(w.schedule(now, spare))
 			continue
 		}
 		w.next.Store(now.Add(watchEvery).UnixNano()) // for calls that are submitted during the check
@@ -103,17 +96,26 @@ func (w *watch) watchUntilIdle(ctx context.Context) bool {
 		for _, one := range w.workers() {
 			one.CheckHeartbeat(now, began)
 		}
-		if !busy {
-			return true
+		if busy {
+			w.check.Reset(w.schedule(time.Now(), next))
+			continue
 		}
-		check.Reset(w.schedule(time.Now(), next))
+		watching = false
+		w.awake.Store(false)
+		if busy, _ := w.checkCalls(time.Now()); busy { // a call was submitted between the check and the store
+			w.wakeUp(time.Time{})
+		}
 	}
 }
 
 // schedule sets the time of the next check, for a call that is due at a time, and returns how long
-// to wait for it.
+// to wait for it. If no call is due soon, the check is at a multiple of watchEvery, like other waits of
+// the daemon: the process then wakes once for all of them.
 func (w *watch) schedule(now, due time.Time) time.Duration {
-	wait := min(max(due.Sub(now), watchSoon), watchEvery)
+	wait := max(due.Sub(now), watchSoon)
+	if wait >= watchEvery {
+		wait = now.Truncate(watchEvery).Add(watchEvery).Sub(now)
+	}
 	w.next.Store(now.Add(wait).UnixNano())
 	return wait
 }

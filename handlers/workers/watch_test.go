@@ -1,6 +1,7 @@
 package workers
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"slices"
@@ -53,4 +54,26 @@ func TestWatchChecksWhenACallIsDue(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A watch that was idle for long does not take that for a standstill, also if a call times out soon.
+func TestAnIdleWatchIsNoStandstill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		w := newWatch(func() []*worker.Worker { return nil }, slog.New(slog.NewTextHandler(&log, nil)))
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { w.watchCalls(ctx) })
+		for _, timeout := range []time.Duration{time.Hour, time.Millisecond, time.Hour} {
+			w.wakeUp(time.Now().Add(timeout))
+			time.Sleep(time.Minute)
+			w.sooner <- struct{}{} // as of a call that has ended by now
+			time.Sleep(time.Minute)
+		}
+		stop()
+		running.Wait()
+		if log.Len() > 0 {
+			t.Error(log.String())
+		}
+	})
 }

@@ -19,7 +19,8 @@ import (
 
 const (
 	// ackDelay is the longest time that an acknowledgement waits for others. Ten batches a second are
-	// as many as the server's updates of the consumer's state on disk.
+	// as many as the server's updates of the consumer's state on disk. The wait ends at a multiple of
+	// it, like other waits of the daemon: the process then wakes once for all of them.
 	ackDelay = 100 * time.Millisecond
 	// ackBatch is the number of acknowledgements that are sent at once.
 	ackBatch = 64
@@ -44,7 +45,7 @@ var (
 type acks struct {
 	*binding
 	wake    chan struct{} // wakes sendLoop
-	delay   *time.Timer   // wakes it, too
+	delay   *time.Timer   // wakes it, too, when an acknowledgement has waited for ackDelay
 	sending sync.Mutex    // serializes sending; locked before binding.mu
 	refused atomic.Bool   // the connection refused an acknowledgement
 
@@ -53,6 +54,7 @@ type acks struct {
 	sent  int                 // length of the sent part of kept[0]
 	batch int                 // how many are sent at once
 	timed bool                // delay runs
+	due   time.Time           // when it ends
 	woken bool                // sendLoop was woken, and has not begun to send
 	again map[place]time.Time // acknowledgements sent again, and when each entry expires
 }
@@ -64,8 +66,7 @@ type acked struct {
 }
 
 func newAcks(b *binding) *acks {
-	a := &acks{binding: b, wake: make(chan struct{}, 1), batch: ackBatch}
-	a.delay = time.AfterFunc(ackDelay, a.endDelay)
+	a := &acks{binding: b, wake: make(chan struct{}, 1), delay: time.NewTimer(ackDelay), batch: ackBatch}
 	a.delay.Stop()
 	return a
 }
@@ -96,18 +97,10 @@ func (a *acks) queueAck(p place, reply string) {
 		signal(a.wake)
 	case !a.timed:
 		a.timed = true
-		a.delay.Reset(min(ackDelay, time.Duration(a.ackWait.Load())/10))
-	}
-}
-
-// endDelay wakes sendLoop.
-func (a *acks) endDelay() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.timed = false
-	if !a.woken && len(a.kept[0]) > a.sent {
-		a.woken = true
-		signal(a.wake)
+		now := time.Now()
+		wait := min(now.Truncate(ackDelay).Add(ackDelay).Sub(now), time.Duration(a.ackWait.Load())/10)
+		a.due = now.Add(wait)
+		a.delay.Reset(wait)
 	}
 }
 
@@ -118,9 +111,22 @@ func (a *acks) sendLoop(ctx context.Context) {
 		select {
 		case <-a.wake:
 			a.sendUnsent(false)
+		case <-a.delay.C:
+			a.sendUnsent(false)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// sendAlong sends the acknowledgements that would be sent soon anyway, because a request for messages
+// is sent now: both wake the client and the server once.
+func (a *acks) sendAlong() {
+	a.mu.Lock()
+	soon := a.timed && time.Until(a.due) < ackDelay/2
+	a.mu.Unlock()
+	if soon {
+		a.sendUnsent(false)
 	}
 }
 
@@ -131,7 +137,8 @@ func (a *acks) sendUnsent(turn bool) (old []acked) {
 	defer a.sending.Unlock()
 	a.mu.Lock()
 	unsent := a.kept[0][a.sent:]
-	a.sent, a.woken = len(a.kept[0]), false
+	a.sent, a.woken, a.timed = len(a.kept[0]), false, false
+	a.delay.Stop()
 	if turn {
 		old, a.kept[0], a.kept[1], a.sent = a.kept[1], nil, a.kept[0], 0
 	}

@@ -115,3 +115,23 @@ func TestHowManyAcknowledgementsWait(t *testing.T) {
 		})
 	}
 }
+
+// A request for messages takes along the acknowledgements that are due soon.
+func TestAcknowledgementsAreSentWithARequest(t *testing.T) {
+	a := newAcks(new(binding))
+	a.ackWait.Store(int64(time.Hour))
+	for _, test := range []struct {
+		due  time.Duration
+		sent int
+	}{{time.Hour, 0}, {ackDelay / 4, 2}} {
+		a.mu.Lock()
+		a.queueAck(place{}, "reply")
+		a.delay.Stop()
+		a.timed, a.due = true, time.Now().Add(test.due)
+		a.mu.Unlock()
+		a.sendAlong()
+		if a.sent != test.sent {
+			t.Errorf("%d acknowledgements were sent, due in %v; want %d", a.sent, test.due, test.sent)
+		}
+	}
+}

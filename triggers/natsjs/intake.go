@@ -60,18 +60,24 @@ func (i *intake) expect(n int) {
 // coming returns the number of messages that are requested, or being looked up; i.mu is locked.
 func (i *intake) coming() int { return i.looking + i.requests.outstanding() }
 
-// requestMore requests messages once half of them are used up, which keeps the number of requests
-// low; i.mu is locked.
-func (i *intake) requestMore() {
+// requestMore requests messages once most of them are used up, which keeps the number of requests
+// low, and reports whether it did; i.mu is locked.
+func (i *intake) requestMore() (asked bool) {
 	target := i.prefetch.size + i.waiting
 	have := i.prefetch.len() + i.coming()
-	if i.ending || i.consumer == nil || i.strays != nil || have > target/2 || have >= target || !i.isVerified() {
-		return
+	least := target / 2
+	if i.conn.IsEmbedded() { // it answers at once
+		least = target / 4
+	}
+	if i.ending || i.consumer == nil || i.strays != nil || have > least || have >= target || !i.isVerified() {
+		return false
 	}
 	coming := i.requests.outstanding()
-	if n := i.cfg.Memory.Within(maxAsked, i.cfg.Memory.More(target-have, coming), coming); n > 0 {
+	n := i.cfg.Memory.Within(maxAsked, i.cfg.Memory.More(target-have, coming), coming)
+	if n > 0 {
 		i.requests.pull(n)
 	}
+	return n > 0
 }
 
 // accept handles an arrived message.

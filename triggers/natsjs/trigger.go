@@ -128,10 +128,14 @@ func (t *trigger) Receive(ctx context.Context, max int) ([]*triggers.Delivery, e
 		if len(out) > 0 || err != nil {
 			t.intake.waiting = 0
 		}
+		asked := false
 		if err == nil {
-			t.intake.requestMore() // an error is reported in the next iteration
+			asked = t.intake.requestMore() // an error is reported in the next iteration
 		}
 		t.mu.Unlock()
+		if asked {
+			t.settler.acks.sendAlong()
+		}
 		if len(out) > 0 {
 			return out, nil
 		}

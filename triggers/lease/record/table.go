@@ -12,9 +12,9 @@ const batch = 64
 
 // table has the Sources of a Record, and which of them have changed.
 type table struct {
-	count   atomic.Int64  // leases
-	changed chan struct{} // a source has changed
-	many    chan struct{} // a source has a batch to write
+	count atomic.Int64  // leases
+	due   *time.Timer   // changes must be written; it runs while there are any
+	many  chan struct{} // a source has a batch to write
 
 	mu      sync.Mutex
 	sources map[string]*Source
@@ -22,7 +22,9 @@ type table struct {
 }
 
 func newTable() *table {
-	return &table{changed: make(chan struct{}, 1), many: make(chan struct{}, 1), sources: make(map[string]*Source)}
+	t := &table{due: time.NewTimer(time.Hour), many: make(chan struct{}, 1), sources: make(map[string]*Source)}
+	t.due.Stop()
+	return t
 }
 
 func (t *table) source(key string) *Source {
@@ -60,13 +62,16 @@ func (t *table) reserve() bool {
 
 func (t *table) release() { t.count.Add(-1) }
 
-// announce wakes the writer. No lock of a source is held.
+// announce wakes the writer when it is due. No lock of a source is held.
 func (t *table) announce(s *Source, changed, many bool) {
 	if changed {
 		t.mu.Lock()
+		if len(t.changes) == 0 {
+			now := time.Now()
+			t.due.Reset(now.Truncate(writeEvery).Add(writeEvery).Sub(now))
+		}
 		t.changes = append(t.changes, s)
 		t.mu.Unlock()
-		signal(t.changed)
 	}
 	if many {
 		signal(t.many)

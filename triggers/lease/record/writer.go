@@ -73,25 +73,17 @@ func (w *writer) stopWriting(limit time.Duration) bool {
 
 func (w *writer) run() {
 	defer close(w.stopped)
-	wait := time.NewTimer(time.Hour)
-	defer wait.Stop()
+	defer w.table.due.Stop()
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
 	for {
-		if w.failures == 0 {
-			select {
-			case <-w.table.changed:
-			case <-w.stop:
-				w.finish()
-				return
-			}
-		}
-		many := w.table.many
-		wait.Reset(writeEvery)
+		due, many := w.table.due.C, w.table.many
 		if w.failures > 0 {
-			many = nil
-			wait.Reset(min(retryFirst<<min(w.failures-1, 10), retrySeldom))
+			due, many = again.C, nil
+			again.Reset(min(retryFirst<<min(w.failures-1, 10), retrySeldom))
 		}
 		select {
-		case <-wait.C:
+		case <-due:
 		case <-many:
 		case <-w.stop:
 			w.finish()
