@@ -56,7 +56,10 @@ func (c Cell) load() string {
 
 // Ideal is the rate that the work allows: of all cores, or of InFlight messages at a time. It is 0
 // for a no-op, which has no bound of its own.
-func (c Cell) Ideal() float64 {
+func (c Cell) Ideal() float64 { return c.idealOf(InFlight) }
+
+// idealOf is Ideal with another number of messages in flight.
+func (c Cell) idealOf(inFlight int) float64 {
 	most := 0.0
 	switch {
 	case c.Time == 0:
@@ -64,13 +67,16 @@ func (c Cell) Ideal() float64 {
 	case c.Work == CPU:
 		most = float64(runtime.NumCPU()) / c.Time.Seconds()
 	default:
-		most = InFlight / c.Time.Seconds()
+		most = float64(inFlight) / c.Time.Seconds()
 	}
 	if c.Rate > 0 {
 		most = min(most, float64(c.Rate))
 	}
 	return most
 }
+
+// Waits reports a function that waits.
+func (c Cell) Waits() bool { return c.Work != CPU && c.Time > 0 }
 
 // Impossible reports a rate of arrivals that this machine's cores cannot handle.
 func (c Cell) Impossible() bool {
@@ -81,7 +87,7 @@ func (c Cell) Impossible() bool {
 const maxFill = 1_500_000_000
 
 // fillFor is how many messages a contender needs in its queue.
-func (c Cell) fillFor(fastest float64, during time.Duration) int {
-	rate := min(fastest, cmp.Or(c.Ideal(), fastest))
+func (c Cell) fillFor(of Contender, during time.Duration) int {
+	rate := min(of.Fastest, cmp.Or(c.idealOf(cmp.Or(of.InFlight, InFlight)), of.Fastest))
 	return min(max(int(1.2*rate*during.Seconds()), 100), maxFill/max(c.Size, 1))
 }

@@ -34,17 +34,19 @@ func TestIdeal(t *testing.T) {
 
 func TestFillFor(t *testing.T) {
 	for _, c := range []struct {
-		cell Cell
-		want int
+		cell     Cell
+		inFlight int
+		want     int
 	}{
-		{Cell{Work: CPU, Size: 128}, 1200},                                            // as fast as the contender
-		{Cell{Work: Wait, Time: 100 * time.Second, Size: 128}, 100},                   // at least
-		{Cell{Work: CPU, Size: 10_000_000}, maxFill / 10_000_000},                     // in bytes
-		{Cell{Work: Wait, Time: 20 * time.Second, Size: 128}, 100},                    // 50 a second
-		{Cell{Work: Wait, Time: 2 * time.Second, Size: 128}, int(1.2 * InFlight / 2)}, // 500 a second
-		{Cell{Work: Wait, Time: 100 * time.Millisecond, Size: 128}, 1200},             // the contender is slower
+		{Cell{Work: CPU, Size: 128}, 0, 1200},                                            // as fast as the contender
+		{Cell{Work: Wait, Time: 100 * time.Second, Size: 128}, 0, 100},                   // at least
+		{Cell{Work: CPU, Size: 10_000_000}, 0, maxFill / 10_000_000},                     // in bytes
+		{Cell{Work: Wait, Time: 20 * time.Second, Size: 128}, 0, 100},                    // 50 a second
+		{Cell{Work: Wait, Time: 2 * time.Second, Size: 128}, 0, int(1.2 * InFlight / 2)}, // 500 a second
+		{Cell{Work: Wait, Time: 2 * time.Second, Size: 128}, 1500, 900},                  // 750 a second
+		{Cell{Work: Wait, Time: 100 * time.Millisecond, Size: 128}, 0, 1200},             // the contender is slower
 	} {
-		if n := c.cell.fillFor(1000, time.Second); n != c.want {
+		if n := c.cell.fillFor(Contender{Fastest: 1000, InFlight: c.inFlight}, time.Second); n != c.want {
 			t.Errorf("%s: %d messages, want %d", c.cell, n, c.want)
 		}
 	}

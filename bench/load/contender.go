@@ -5,19 +5,41 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // Contender is a system with its settings.
 type Contender struct {
 	Name    string
 	Fastest float64 // messages a second, more than it can handle; determines how many are put into its queue
-	Open    func(ctx context.Context, run Run) (System, error)
+	// InFlight is how many messages of a function that waits it may have in flight; 0 is the constant InFlight.
+	InFlight int
+	// Warm is the further time before the window that it needs to find its numbers for a function that waits.
+	Warm time.Duration
+	Open func(ctx context.Context, run Run) (System, error)
 }
 
 // Run is one measurement: an empty directory, and what the functions do.
 type Run struct {
 	Dir  string
 	Cell Cell
+	// OwnProgram runs drover from a copy of this program: processes of one file share its pages, so
+	// this process would count as a part of drover's memory.
+	OwnProgram bool
+}
+
+// program returns the path of the program that runs drover.
+func (r Run) program() (string, error) {
+	program, err := os.Executable()
+	if err != nil || !r.OwnProgram {
+		return program, err
+	}
+	text, err := os.ReadFile(program)
+	if err != nil {
+		return "", err
+	}
+	own := filepath.Join(r.Dir, "drover")
+	return own, os.WriteFile(own, text, 0o700) //nolint:gosec // it is run
 }
 
 // CountsDir is where the functions count.

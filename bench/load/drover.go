@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -29,8 +30,11 @@ var functionApp []byte
 type Drover struct {
 	Language string // go or python
 	// Sized gives the function fixed numbers that fit the cell, instead of those that drover finds: one
-	// thread in each of two processes, or InFlight threads or coroutines.
+	// thread in each of two processes, or the threads or coroutines for InFlight messages.
 	Sized bool
+	// InFlight is how many messages of a function that waits are in flight at most, where that is fixed:
+	// with Sized, and in Go. Threads are at most the constant InFlight. 0 is that constant.
+	InFlight int
 	// Inline is one thread in one process.
 	Inline bool
 	// External is a NATS server in a separate process, instead of the embedded one.
@@ -41,7 +45,8 @@ type Drover struct {
 
 // Contender returns drover as a contender.
 func (d Drover) Contender(name string) Contender {
-	return Contender{Name: name, Fastest: 180_000, Open: func(ctx context.Context, run Run) (System, error) {
+	d.InFlight = cmp.Or(d.InFlight, InFlight)
+	return Contender{Name: name, Fastest: 180_000, InFlight: d.InFlight, Open: func(ctx context.Context, run Run) (System, error) {
 		s := &droverSystem{Drover: d, run: run}
 		if !d.External {
 			return s, nil
@@ -92,10 +97,9 @@ func (d *droverSystem) config() string {
 		connection = "{nats: \"" + d.server.URL + "\"}"
 	}
 	cell := d.run.Cell
-	waits := cell.Work != CPU && cell.Time > 0
 	handler, more := "{go: job}", ""
-	if d.Language == "go" && waits {
-		more = fmt.Sprintf("    concurrency: %d\n", InFlight)
+	if d.Language == "go" && cell.Waits() {
+		more = fmt.Sprintf("    concurrency: %d\n", d.InFlight)
 	}
 	if d.Language == "python" {
 		function, numbers := "job", ""
@@ -106,8 +110,8 @@ func (d *droverSystem) config() string {
 		case d.Inline:
 			numbers = ", processes: 1, threads: 1"
 		case d.Sized && cell.Work == Awaits:
-			numbers = fmt.Sprintf(", processes: 1, coroutines: %d", InFlight)
-		case d.Sized && waits:
+			numbers = fmt.Sprintf(", processes: 1, coroutines: %d", d.InFlight)
+		case d.Sized && cell.Waits():
 			numbers = fmt.Sprintf(", processes: 2, threads: %d", InFlight/2)
 		case d.Sized:
 			numbers = ", processes: 2, threads: 1"
@@ -144,7 +148,7 @@ func (d *droverSystem) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	program, err := os.Executable()
+	program, err := d.run.program()
 	if err != nil {
 		return err
 	}

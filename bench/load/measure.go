@@ -38,15 +38,19 @@ type Result struct {
 // CPU is the CPU time of a message in all processes except the broker.
 func (r Result) CPU() time.Duration { return r.DaemonCPU + r.WorkerCPU }
 
-// startLimit bounds the start of a contender.
+// startLimit bounds the start of a contender, and measureLimit all of a measurement: filling a queue by
+// a client in Python takes up to a minute.
 const (
-	startLimit = 60 * time.Second
-	startPause = 50 * time.Millisecond // between attempts
+	startLimit   = 60 * time.Second
+	measureLimit = 4 * time.Minute
+	startPause   = 50 * time.Millisecond // between attempts
 )
+
+var errTooLong = fmt.Errorf("the measurement took longer than %v", measureLimit)
 
 // Measure measures one contender with one cell.
 func Measure(ctx context.Context, c Contender, cell Cell, o Options) (r Result, err error) {
-	err = withSystem(ctx, c, cell, func(ctx context.Context, run Run, s System) error {
+	err = withSystem(ctx, c, Run{Cell: cell}, func(ctx context.Context, run Run, s System) error {
 		if cell.Rate == 0 {
 			r, err = o.measureFull(ctx, c, run, s)
 		} else {
@@ -57,14 +61,14 @@ func Measure(ctx context.Context, c Contender, cell Cell, o Options) (r Result, 
 	return r, err
 }
 
-// withSystem opens a contender in its own directory, and closes it.
-func withSystem(ctx context.Context, c Contender, cell Cell, do func(context.Context, Run, System) error) (err error) {
-	dir, err := os.MkdirTemp("", "drover-bench-")
-	if err != nil {
+// withSystem opens a contender in its own directory, and closes it. It takes at most measureLimit.
+func withSystem(ctx context.Context, c Contender, run Run, do func(context.Context, Run, System) error) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, measureLimit, errTooLong)
+	defer cancel()
+	if run.Dir, err = os.MkdirTemp("", "drover-bench-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	run := Run{dir, cell}
+	defer func() { err = errors.Join(err, os.RemoveAll(run.Dir)) }()
 	if err := os.Mkdir(run.CountsDir(), 0o700); err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func withSystem(ctx context.Context, c Contender, cell Cell, do func(context.Con
 	}
 	defer func() { err = errors.Join(err, system.Close()) }()
 	if err := do(ctx, run, system); err != nil {
-		return fmt.Errorf("%s, %s: %w", c.Name, cell, err)
+		return fmt.Errorf("%s, %s: %w", c.Name, run.Cell, errors.Join(err, context.Cause(ctx)))
 	}
 	return nil
 }
@@ -84,14 +88,17 @@ func (o Options) measureFull(ctx context.Context, c Contender, run Run, s System
 	if run.Cell.Time == 0 {
 		o.Warm = min(o.Warm, time.Second) // its queue is long enough to fill
 	}
-	n := run.Cell.fillFor(c.Fastest, o.Warm+o.Window)
+	if run.Cell.Waits() {
+		o.Warm += c.Warm
+	}
+	n := run.Cell.fillFor(c, o.Warm+o.Window)
 	if err := s.Fill(ctx, n); err != nil {
 		return Result{}, fmt.Errorf("filling the queue with %d messages: %w", n, err)
 	}
 	if err := s.Start(ctx); err != nil {
 		return Result{}, err
 	}
-	if err := waitForFirst(ctx, run, s); err != nil {
+	if err := waitForFirst(ctx, run, s, 1); err != nil {
 		return Result{}, err
 	}
 	// A queue that empties too soon has a shorter warm-up and window.
@@ -110,7 +117,7 @@ func (o Options) measureArrivals(ctx context.Context, run Run, s System) (r Resu
 	if err := s.Send(ctx, 1, 0); err != nil {
 		return Result{}, err
 	}
-	if err := waitForFirst(ctx, run, s); err != nil {
+	if err := waitForFirst(ctx, run, s, 1); err != nil {
 		return Result{}, err
 	}
 	sending, stop := context.WithCancel(ctx)
@@ -258,14 +265,17 @@ func (o Options) countCalls(ctx context.Context, run Run, p Processes, d time.Du
 	}
 }
 
-// waitForFirst waits for the first message that ends.
-func waitForFirst(ctx context.Context, run Run, s System) error {
-	err := waitForCounts(ctx, run, startLimit, func(c work.Counts) bool { return c.Ended > 0 })
-	if err != nil {
-		_, ended := s.Processes() // it may say why
-		return fmt.Errorf("no message was handled: %w", errors.Join(err, ended))
+// waitForFirst waits until the first messages have ended, n of them. A process of the system that ends is an error.
+func waitForFirst(ctx context.Context, run Run, s System, n uint64) error {
+	for end := time.Now().Add(startLimit); ; {
+		err := waitForCounts(ctx, run, time.Second, func(c work.Counts) bool { return c.Ended >= n })
+		if !errors.Is(err, errTooLate) {
+			return err
+		}
+		if _, ended := s.Processes(); ended != nil || time.Now().After(end) {
+			return fmt.Errorf("the first messages were not handled: %w", errors.Join(err, ended))
+		}
 	}
-	return nil
 }
 
 var errTooLate = errors.New("too late")

@@ -2,7 +2,7 @@ package load
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"time"
 
@@ -13,23 +13,32 @@ import (
 )
 
 // Memory is the proportional memory of all processes of a contender except an external broker, in bytes.
-type Memory struct{ Idle, InFlight int64 }
+type Memory struct {
+	Idle, InFlight int64
+	Messages       int // that were in flight
+}
 
-// memoryFor is how long a message is in flight.
-const memoryFor = 6 * time.Second
+const (
+	// memoryFor is how long a message is in flight.
+	memoryFor = 8 * time.Second
+	// reachesWithin is how long it may take until InFlight messages are in flight. A contender that runs
+	// fewer at a time is measured then.
+	reachesWithin = 5 * time.Second
+)
 
-// MeasureMemory measures a contender idle, after it has handled a few messages, and with InFlight messages of 1 kB in flight.
+// MeasureMemory measures a contender idle, after it has handled a few messages, and with InFlight messages of 1 kB in flight, or
+// as many as it runs at a time.
 func MeasureMemory(ctx context.Context, c Contender, kind string) (m Memory, err error) {
 	cell := Cell{Work: kind, Time: memoryFor, Size: 1000}
-	err = withSystem(ctx, c, cell, func(ctx context.Context, run Run, s System) error {
+	err = withSystem(ctx, c, Run{Cell: cell, OwnProgram: true}, func(ctx context.Context, run Run, s System) error {
 		if err := s.Start(ctx); err != nil {
 			return err
 		}
 		if err := s.Send(ctx, 4, 0); err != nil {
 			return err
 		}
-		if err := waitForCounts(ctx, run, startLimit, func(c work.Counts) bool { return c.Ended == 4 }); err != nil {
-			return fmt.Errorf("the first messages were not handled: %w", err)
+		if err := waitForFirst(ctx, run, s, 4); err != nil {
+			return err
 		}
 		if err := rig.Pause(ctx, time.Second); err != nil {
 			return err
@@ -40,12 +49,14 @@ func MeasureMemory(ctx context.Context, c Contender, kind string) (m Memory, err
 		if err := s.Send(ctx, InFlight, 0); err != nil {
 			return err
 		}
-		inFlight := uint64(0)
-		if err := waitForCounts(ctx, run, memoryFor, func(c work.Counts) bool {
-			inFlight = max(inFlight, c.Started-c.Ended)
-			return c.Started-c.Ended == InFlight
-		}); err != nil {
-			return fmt.Errorf("at most %d of %d messages were in flight: %w", inFlight, InFlight, err)
+		if err := waitForCounts(ctx, run, reachesWithin, func(c work.Counts) bool {
+			m.Messages = int(c.Started - c.Ended)
+			return m.Messages == InFlight
+		}); err != nil && !errors.Is(err, errTooLate) {
+			return err
+		}
+		if m.Messages == 0 {
+			return errors.New("no message was in flight")
 		}
 		m.InFlight, err = memoryOf(s)
 		return err

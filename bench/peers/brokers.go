@@ -10,9 +10,12 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/drover-run/drover/bench/load"
+
+	"github.com/drover-run/drover/bench/rig"
 )
 
 // broker is the process from which a peer receives its messages.
@@ -126,8 +129,28 @@ func startPostgres(ctx context.Context, dir string) (_ *broker, err error) {
 		return nil, err
 	}
 	b := &broker{process: process, env: []string{fmt.Sprintf("DATABASE_URL=postgres://bench@127.0.0.1:%d/postgres?pool_max_conns=20", port)}}
-	if err := process.WaitForPort(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
+	err = process.WaitForPort(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err == nil {
+		err = waitForRecovery(ctx, data)
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
+}
+
+// waitForRecovery waits until PostgreSQL, which listens, accepts clients: until then it refuses them. It
+// writes that to postmaster.pid, where pg_ctl also reads it.
+func waitForRecovery(ctx context.Context, data string) error {
+	starting, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		status, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+		if err != nil || strings.Contains(string(status), "\nready") {
+			return err
+		}
+		if err := rig.Pause(starting, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("PostgreSQL is not ready: %w", err)
+		}
+	}
 }

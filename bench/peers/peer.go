@@ -28,9 +28,6 @@ type peer struct {
 	next func(size int) func() *nats.Msg
 }
 
-// waitsFor reports a cell whose function waits.
-func waitsFor(c load.Cell) bool { return c.Time > 0 && c.Work != load.CPU }
-
 func variable(name string, value int) string { return name + "=" + strconv.Itoa(value) }
 
 var all = []peer{
@@ -41,9 +38,9 @@ var all = []peer{
 		command: func(c load.Cell) (args, env []string) {
 			workers, function := 1, "async"
 			switch {
-			case waitsFor(c) && c.Work == load.Wait:
+			case c.Waits() && c.Work == load.Wait:
 				workers, function = 500, "sync"
-			case waitsFor(c):
+			case c.Waits():
 				workers = 2000
 			}
 			return []string{"faststream", "run", "faststream_app:app", "--workers", "2", "--log-level", "warning"},
@@ -62,9 +59,9 @@ var all = []peer{
 		command: func(c load.Cell) (args, env []string) {
 			tasks, threads, function := 200, 1, "async"
 			switch {
-			case waitsFor(c) && c.Work == load.Wait:
+			case c.Waits() && c.Work == load.Wait:
 				tasks, threads, function = 500, 500, "sync"
-			case waitsFor(c):
+			case c.Waits():
 				tasks = 2000
 			case c.Time > 0:
 				tasks, function = 100, "sync"
@@ -95,7 +92,7 @@ var all = []peer{
 		settings: "2 processes × 4 threads (waits: 2 × 500), dramatiq_queue_prefetch 500, no middleware but retries",
 		kinds:    []string{load.CPU, load.Wait},
 		command: func(c load.Cell) (args, env []string) {
-			return []string{"dramatiq", "dramatiq_app", "--processes", "2", "--threads", strconv.Itoa(rig.Pick(waitsFor(c), 500, 4))},
+			return []string{"dramatiq", "dramatiq_app", "--processes", "2", "--threads", strconv.Itoa(rig.Pick(c.Waits(), 500, 4))},
 				[]string{"dramatiq_queue_prefetch=500"}
 		},
 	},
@@ -104,7 +101,7 @@ var all = []peer{
 		settings: "2 processes (waits: 200 threads), no results",
 		kinds:    []string{load.CPU, load.Wait},
 		command: func(c load.Cell) (args, env []string) {
-			if waitsFor(c) {
+			if c.Waits() {
 				return []string{"huey_consumer", "huey_app.huey", "-k", "thread", "-w", "200", "-n", "-q"}, nil
 			}
 			return []string{"huey_consumer", "huey_app.huey", "-k", "process", "-w", "2", "-n", "-q"}, nil
@@ -116,7 +113,7 @@ var all = []peer{
 		kinds:    []string{load.CPU, load.Wait},
 		command: func(c load.Cell) (args, env []string) {
 			return []string{
-				"celery", "-A", "celery_app", "worker", "--pool", rig.Pick(waitsFor(c), "threads", "prefork"), "--concurrency", strconv.Itoa(rig.Pick(waitsFor(c), 200, 2)),
+				"celery", "-A", "celery_app", "worker", "--pool", rig.Pick(c.Waits(), "threads", "prefork"), "--concurrency", strconv.Itoa(rig.Pick(c.Waits(), 200, 2)),
 				"--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING",
 			}, []string{"C_FORCE_ROOT=1"}
 		},
@@ -126,7 +123,7 @@ var all = []peer{
 		settings: "4 subscribers of one consumer (waits: 500, PullMaxMessages 2), AckAsync, MaxAckPending 20,000",
 		kinds:    []string{load.CPU, load.Awaits},
 		command: func(c load.Cell) (args, env []string) {
-			return []string{"watermill"}, []string{variable("PEER_WORKERS", rig.Pick(waitsFor(c), 500, 4)), variable("PEER_BATCH", rig.Pick(waitsFor(c), 2, 500))}
+			return []string{"watermill"}, []string{variable("PEER_WORKERS", rig.Pick(c.Waits(), 500, 4)), variable("PEER_BATCH", rig.Pick(c.Waits(), 2, 500))}
 		},
 		next: load.BodyMessages,
 	},
@@ -137,7 +134,7 @@ var all = []peer{
 		command: func(c load.Cell) (args, env []string) {
 			workers := 1000
 			switch {
-			case waitsFor(c):
+			case c.Waits():
 				workers = 10_000
 			case c.Time > 0:
 				workers = 2

@@ -33,7 +33,8 @@ type Command struct {
 
 // Help adds to the help.
 func (c *Command) Help() string {
-	return `A peer that is not installed is left out; the first lines say what installs it.
+	return `A peer that is not installed is left out; the first lines say what installs it. One that
+fails is named, and left out of its row; the command then ends with status 1.
 
 Peers run with their own default streams on NATS (retention limits), drover with the work queue that
 it creates. drover-nats has its NATS server in a process of its own, as the peers on NATS have it.`
@@ -50,17 +51,29 @@ var rowCells = map[string]load.Cell{
 	"latency": {Work: load.CPU, Size: 128, Rate: 50},
 }
 
-// ours are drover's settings. drover finds its numbers itself, except in drover-sized.
-var ours = []struct {
+// setting is drover with its settings.
+type setting struct {
 	name     string
 	settings load.Drover
-}{
-	{"drover", load.Drover{Language: "python"}},
-	{"drover-sized", load.Drover{Language: "python", Sized: true}},
-	{"drover-nats", load.Drover{Language: "python", External: true}},
-	{"drover-go", load.Drover{Language: "go"}},
-	{"drover-go-nats", load.Drover{Language: "go", External: true}},
 }
+
+// ours are drover's settings. drover finds its numbers itself, except in drover-sized.
+var ours = []setting{
+	{"drover", load.Drover{Language: "python", InFlight: 4000}},
+	{"drover-sized", load.Drover{Language: "python", Sized: true, InFlight: 8000}},
+	{"drover-nats", load.Drover{Language: "python", External: true, InFlight: 4000}},
+	{"drover-go", load.Drover{Language: "go", InFlight: mostInFlight}},
+	{"drover-go-nats", load.Drover{Language: "go", External: true, InFlight: mostInFlight}},
+}
+
+const (
+	// mostInFlight is how many messages of a function that waits a system may have in flight, if that is
+	// only a number: River has as many.
+	mostInFlight = 10_000
+	// findsNumbers is how long drover runs a function that waits before it is measured, if it finds its
+	// numbers itself.
+	findsNumbers = 23 * time.Second
+)
 
 // Run measures and prints one table a row.
 func (c *Command) Run(ctx context.Context) (err error) {
@@ -70,6 +83,11 @@ func (c *Command) Run(ctx context.Context) (err error) {
 	for _, name := range c.Rows {
 		if _, known := rowCells[name]; !known && name != "memory" {
 			return fmt.Errorf("--rows %s is unknown: use noop, 10kB, 1ms, 10ms, waits, awaits, latency or memory", name)
+		}
+	}
+	for _, name := range c.Drover {
+		if !slices.ContainsFunc(ours, func(o setting) bool { return o.name == name }) {
+			return fmt.Errorf("--drover %s is unknown: use drover, drover-nats, drover-sized, drover-go or drover-go-nats", name)
 		}
 	}
 	for _, name := range c.Only {
@@ -86,38 +104,40 @@ func (c *Command) Run(ctx context.Context) (err error) {
 	if err != nil || c.List {
 		return err
 	}
+	if len(installed) == 0 {
+		return errors.New("no peer is installed: the lines above say how each is installed")
+	}
 	options := load.Options{Warm: c.Warm, Window: c.For, Syscalls: proc.FindSyscallCounter(ctx)}
+	turns := &rounds{n: c.Rounds}
 	for _, name := range c.Rows {
 		if name == "memory" {
-			err = c.memory(ctx, e, installed)
+			err = c.memory(ctx, turns, e, installed)
 		} else {
-			err = c.row(ctx, e, installed, name, options)
+			err = c.row(ctx, turns, e, installed, name, options)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return turns.end()
 }
 
 // row measures one row.
-func (c *Command) row(ctx context.Context, e *environment, installed []peer, name string, options load.Options) error {
+func (c *Command) row(ctx context.Context, turns *rounds, e *environment, installed []peer, name string, options load.Options) error {
 	cell := rowCells[name]
 	if cell.Rate > 0 {
 		options.Window *= 4
 	}
-	contenders := c.contenders(e, installed, cell)
 	results := make(map[string][]load.Result)
-	for round := range c.Rounds {
-		for i := range contenders {
-			of := contenders[(i+round)%len(contenders)]
-			one, err := load.Measure(ctx, of, cell, options)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(os.Stderr, "%s, round %d of %d: %s %.0f/s\n", cell, round+1, c.Rounds, of.Name, one.PerSecond)
+	contenders, err := turns.measure(ctx, name, c.contenders(e, installed, cell), func(of load.Contender) error {
+		one, err := load.Measure(ctx, of, cell, options)
+		if err == nil {
 			results[of.Name] = append(results[of.Name], one)
 		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	fmt.Printf("\n%s, %d rounds\n\n", cell, c.Rounds)
 	return printRow(cell, contenders, results)
@@ -131,7 +151,11 @@ func (c *Command) contenders(e *environment, installed []peer, cell load.Cell) (
 	for _, o := range ours {
 		fitting := has(o.settings.Language) && (!o.settings.Sized || cell.Time > 0)
 		if len(c.Drover) == 0 && fitting || slices.Contains(c.Drover, o.name) {
-			out = append(out, o.settings.Contender(o.name))
+			of := o.settings.Contender(o.name)
+			if o.settings.Language == "python" && !o.settings.Sized {
+				of.Warm = findsNumbers
+			}
+			out = append(out, of)
 		}
 	}
 	for _, p := range installed {

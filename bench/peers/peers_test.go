@@ -72,11 +72,21 @@ func TestUnknownRowsAndPeers(t *testing.T) {
 	for want, c := range map[string]Command{
 		"--rows 5ms is unknown":     {Rows: []string{"5ms"}, Rounds: 1, For: time.Second},
 		"--only Sidekiq is unknown": {Only: []string{"Sidekiq"}, Rounds: 1, For: time.Second},
+		"--drover dover is unknown": {Drover: []string{"dover"}, Rounds: 1, For: time.Second},
 		"--rounds must":             {For: time.Second},
 	} {
 		if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
+	}
+}
+
+func TestNoPeerIsInstalled(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("PATH", t.TempDir())
+	c := Command{Only: []string{"taskiq"}, Venv: t.TempDir(), Rounds: 1, For: time.Second}
+	if err := c.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no peer is installed") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -42,7 +42,7 @@ func printRow(cell load.Cell, contenders []load.Contender, results map[string][]
 	for _, of := range contenders {
 		mine := results[of.Name]
 		ratio := ""
-		if ideal := cell.Ideal(); ideal > 0 {
+		if ideal := cell.Ideal(); ideal > 0 && !cell.Waits() { // of those that wait, each has its own number in flight
 			ratio = fmt.Sprintf("%.2f", medianOf(mine, rateOf)/ideal)
 		}
 		calls := medianOf(mine, func(r load.Result) float64 { return r.DaemonCalls + r.WorkerCalls })
@@ -175,39 +175,35 @@ func rivalsOf(name string, contenders []load.Contender) (out []string) {
 // memoryKinds are the kinds of concurrency in the table of memory.
 var memoryKinds = []string{load.Wait, load.Awaits}
 
-// memory prints the memory of each setup that can have so many in flight.
-func (c *Command) memory(ctx context.Context, e *environment, installed []peer) error {
+// memory prints the memory of each setup, with as many messages in flight as it has.
+func (c *Command) memory(ctx context.Context, turns *rounds, e *environment, installed []peer) error {
 	fmt.Printf("\nproportional memory (PSS) without brokers of their own, %d messages of 1 kB in flight, medians of %d rounds, MB\n\n", load.InFlight, c.Rounds)
-	fmt.Println("| setup | function | idle | in flight | beyond idle |")
-	fmt.Println("| --- | --- | ---: | ---: | ---: |")
+	fmt.Println("| setup | function | messages in flight | idle | in flight | beyond idle |")
+	fmt.Println("| --- | --- | ---: | ---: | ---: | ---: |")
 	for _, kind := range memoryKinds {
 		var contenders []load.Contender
 		for _, of := range c.contenders(e, installed, load.Cell{Work: kind, Time: time.Second}) {
-			if !slices.Contains(tooFew[kind], of.Name) {
+			if of.Warm == 0 { // finding its numbers takes too long here
 				contenders = append(contenders, of)
 			}
 		}
+		messages := make(map[string]int)
 		idle, busy := make(map[string][]float64), make(map[string][]float64)
-		for range c.Rounds {
-			for _, of := range contenders {
-				m, err := load.MeasureMemory(ctx, of, kind)
-				if err != nil {
-					return err
-				}
+		contenders, err := turns.measure(ctx, "memory, "+kind, contenders, func(of load.Contender) error {
+			m, err := load.MeasureMemory(ctx, of, kind)
+			if err == nil {
+				messages[of.Name] = m.Messages
 				idle[of.Name], busy[of.Name] = append(idle[of.Name], float64(m.Idle)/1e6), append(busy[of.Name], float64(m.InFlight)/1e6)
 			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
 		for _, of := range contenders {
 			before, after := rig.Median(idle[of.Name]), rig.Median(busy[of.Name])
-			fmt.Printf("| %s | %s | %.0f | %.0f | %.0f |\n", of.Name, kind, before, after, after-before)
+			fmt.Printf("| %s | %s | %d | %.0f | %.0f | %.1f |\n", of.Name, kind, messages[of.Name], before, after, after-before)
 		}
 	}
 	return nil
-}
-
-// tooFew are setups that have fewer than load.InFlight messages in flight, by the kind of work, or
-// that take long to find out that they may have so many.
-var tooFew = map[string][]string{
-	load.Wait:   {"drover", "drover-nats", "Huey", "Celery"},
-	load.Awaits: {"drover", "drover-nats", "Watermill"},
 }

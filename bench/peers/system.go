@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/drover-run/drover/bench/load"
 	"github.com/drover-run/drover/bench/proc"
@@ -28,7 +29,7 @@ type environment struct {
 
 // contender returns a peer as a contender.
 func (e *environment) contender(p peer) load.Contender {
-	return load.Contender{Name: p.name, Fastest: p.fastest, Open: func(ctx context.Context, run load.Run) (load.System, error) {
+	return load.Contender{Name: p.name, Fastest: p.fastest, InFlight: mostInFlight, Open: func(ctx context.Context, run load.Run) (load.System, error) {
 		if err := writeApps(run.Dir); err != nil {
 			return nil, err
 		}
@@ -99,7 +100,7 @@ func (s *peerSystem) sendByClient(ctx context.Context, messages, rate int) error
 		command = append([]string{filepath.Join(s.venv, "bin", "python"), app}, numbers...)
 	}
 	client := exec.CommandContext(ctx, command[0], command[1:]...)
-	client.Dir, client.Env = s.run.Dir, s.env()
+	client.Dir, client.Env, client.WaitDelay = s.run.Dir, s.env(), time.Second
 	if out, err := client.CombinedOutput(); err != nil {
 		return fmt.Errorf("sending to %s: %w\n%s", s.name, errors.Join(err, ctx.Err()), out)
 	}
