@@ -41,9 +41,9 @@ def say(reader, item):
         return f"credit {item.number} {item.amount}"
     if isinstance(item, (Hello, Load, Settings)):
         return f"json {len(item.payload)} {zlib.crc32(item.payload)}"
-    number, index, data, body, end, meta, attempt, enqueued, deadline, origin = item
+    number, index, body, meta, attempt, enqueued, deadline, origin = item
     of_origin = f"{len(origin)} {zlib.crc32(origin)}"
-    return f"invoke {number} {index} {attempt} {enqueued} {deadline} {len(meta)} {zlib.crc32(meta)} {end - body} {zlib.crc32(data[body:end])} {of_origin}"
+    return f"invoke {number} {index} {attempt} {enqueued} {deadline} {len(meta)} {zlib.crc32(meta)} {len(body)} {zlib.crc32(body)} {of_origin}"
 
 
 def run(case):

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"net"
+	"slices"
 	"syscall"
 
 	"github.com/drover-run/drover/handlers/workers/protocol"
@@ -12,6 +13,8 @@ const (
 	// copied into one buffer, which costs less than a longer list of pieces. With BenchmarkOutgoing,
 	// both cost the same at 1 to 2 KiB.
 	minLarge = 2 << 10
+	// usualHead is more than the head of most frames, with their metadata.
+	usualHead = 256
 	// maxSpare is the largest buffer that is reused, in bytes.
 	maxSpare = 1 << 20
 	// maxPieces bounds the pieces of one write. A write that the socket accepts only in part passes
@@ -41,11 +44,20 @@ func (o *outgoing) addInvoke(i *protocol.Invocation) {
 	}
 	body := i.Message.Body
 	if len(body) < minLarge {
+		o.grow(usualHead + len(body))
 		o.bytes = protocol.AppendInvoke(o.bytes, i)
 		return
 	}
 	o.bytes = protocol.AppendInvokeHead(o.bytes, i)
 	o.large = append(o.large, largeBody{len(o.bytes), body})
+}
+
+// grow makes room for n bytes. It doubles the buffer: append adds a quarter to large ones, and so
+// leaves several times their size as garbage until they have grown.
+func (o *outgoing) grow(n int) {
+	if room := cap(o.bytes) - len(o.bytes); room < n {
+		o.bytes = slices.Grow(o.bytes, max(n, cap(o.bytes)))
+	}
 }
 
 // addBatch adds an INVOKE with a batch.

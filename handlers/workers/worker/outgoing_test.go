@@ -151,3 +151,20 @@ func cpuTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// TestOutgoingGrowsInFewSteps checks that frames which wait for the writer leave little garbage.
+func TestOutgoingGrowsInFewSteps(t *testing.T) {
+	m := &triggers.Message{ID: "id", Subject: "s", Body: make([]byte, 1000)}
+	var out outgoing
+	allocated := 0
+	for range 1000 {
+		before := cap(out.bytes)
+		out.addInvoke(&protocol.Invocation{Message: m})
+		if after := cap(out.bytes); after != before {
+			allocated += after
+		}
+	}
+	if most := 4 * len(out.bytes); allocated > most {
+		t.Errorf("%d bytes were allocated for %d bytes of frames, want at most %d", allocated, len(out.bytes), most)
+	}
+}

@@ -43,8 +43,7 @@ ANSWER = {"type": "http", "direction": "OUT", "name": "$return"}
 def invocation(body, origin=None, texts=("id-1", "subject", "key"), attempt=1, number=7):
     encoded = [text.encode() for text in texts]
     meta = b"".join(struct.pack("<I", len(text)) + text for text in encoded)
-    data = b"before" + body
-    return number, 0, data, 6, len(data), meta, attempt, 1_700_000_000_000_000, 0, b"" if origin is None else json.dumps(origin).encode()
+    return number, 0, body, meta, attempt, 1_700_000_000_000_000, 0, b"" if origin is None else json.dumps(origin).encode()
 
 
 def request(body=b"", properties=(), headers=()):

@@ -209,7 +209,7 @@ class AsyncRunner(ThreadPoolRunner):
             invocation = ready.popleft()
             if ready and self.coming is None:
                 self.more()
-            number, index, data, body, end, _, _, _, _, _ = invocation
+            number, index, body, _, _, _, _, _ = invocation
             function = functions[index]
             running.number = number
             tasks[number] = task
@@ -224,7 +224,7 @@ class AsyncRunner(ThreadPoolRunner):
                     with self.trace(invocation):
                         value = await call(*self.arguments(function, invocation))
                 elif function.wants_body:
-                    value = await call(data[body:end])
+                    value = await call(body)
                 elif function.wants_invocation:
                     value = await call(invocation)
                 else:

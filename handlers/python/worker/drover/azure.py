@@ -81,8 +81,8 @@ def _web_app(kind: str, app: Callable[..., Any], contexts: Contexts) -> Bound:
     web = make_call(kind, app)
 
     def run(invocation: Invocation) -> Any:
-        _, _, data, start, end, meta, attempt, enqueued, _, _ = invocation
-        return web.call(Message(data[start:end], attempt, enqueued, meta), contexts.make(invocation))
+        _, _, body, meta, attempt, enqueued, _, _ = invocation
+        return web.call(Message(body, attempt, enqueued, meta), contexts.make(invocation))
 
     async def run_async(invocation: Invocation) -> Answer:
         answer: Answer = await run(invocation)

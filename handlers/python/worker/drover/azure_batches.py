@@ -16,10 +16,10 @@ _NOTHING = OK, b""
 
 def messages_of(invocation: Invocation, origins: bool) -> list[Any]:
     """Returns the messages of a batch, each in the form of an invocation."""
-    number, index, data, start, end, _, _, _, deadline, _ = invocation
+    number, index, batch, _, _, _, deadline, _ = invocation
     return [
-        (number, index, body, 0, len(body), meta, attempt, enqueued, deadline, origin)
-        for attempt, enqueued, meta, origin, body in split(data[start:end], origins)
+        (number, index, body, meta, attempt, enqueued, deadline, origin)
+        for attempt, enqueued, meta, origin, body in split(batch, origins)
     ]
 
 
@@ -42,7 +42,7 @@ class BatchResults(Results):
     def finish(self, value: object, outs: Sequence[Any], invocation: Invocation) -> tuple[int, bytes] | None:
         if not isinstance(value, Verdicts):
             return super().finish(value, outs, invocation)
-        messages = [Message(b"", one[6], one[7], one[5]) for one in messages_of(invocation, self._origins)]
+        messages = [Message(b"", one[4], one[5], one[3]) for one in messages_of(invocation, self._origins)]
         each = in_order(value.verdicts, messages)
         own = super().finish(value.result, outs, invocation)
         return put_verdicts(each, own, lambda one: super(BatchResults, self).finish(one, (), invocation) or _NOTHING, self._outcome)

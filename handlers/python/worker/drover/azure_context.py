@@ -71,19 +71,19 @@ class Context:
     @property
     def trace_context(self) -> TraceContext:
         if self._trace_context is None:
-            parent, state = _trace(Message(b"", meta=self._invocation[5]))
+            parent, state = _trace(Message(b"", meta=self._invocation[3]))
             self._trace_context = TraceContext(parent or "", state or "")
         return self._trace_context
 
     @property
     def retry_context(self) -> RetryContext:
         most = self._most
-        return RetryContext(max(0, self._invocation[6] - 1) if most else 0, most)
+        return RetryContext(max(0, self._invocation[4] - 1) if most else 0, most)
 
 
 def begin_request(invocation: Invocation) -> str:
     """Gives the call of an HTTP function the ID of its request; "" if that has none."""
-    meta = invocation[5]
+    meta = invocation[3]
     if len(meta) < 4:
         return ""
     (length,) = _LENGTH.unpack_from(meta)  # of the first text of meta

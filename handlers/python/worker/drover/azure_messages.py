@@ -85,15 +85,15 @@ _BUS: _Fields = {
 
 def metadata_of(invocation: Invocation) -> dict[str, Any]:
     """Returns the fields that the source has of a message, with the names of the host."""
-    origin = invocation[9]
+    origin = invocation[7]
     if origin:
         return typing.cast("dict[str, Any]", json.loads(origin))
     return _made_up(_message(invocation))
 
 
 def _message(invocation: Invocation) -> Message:
-    _, _, data, start, end, meta, attempt, enqueued, _, _ = invocation
-    return Message(data[start:end], attempt, enqueued, meta)
+    _, _, body, meta, attempt, enqueued, _, _ = invocation
+    return Message(body, attempt, enqueued, meta)
 
 
 def _made_up(message: Message) -> dict[str, Any]:
@@ -141,10 +141,9 @@ def _deferred(base: Any, given: Callable[[Invocation], Mapping[str, Any]], membe
 
 
 def _without_body(invocation: Any) -> Any:
-    """Returns an invocation without its body, and without the frames that were read together with
-    it: an app that keeps a message must not keep these."""
-    number, index, _, _, _, *rest = invocation
-    return (number, index, b"", 0, 0, *rest)
+    """Returns an invocation without its body, which an app that keeps a message would keep, too."""
+    number, index, _, *rest = invocation
+    return (number, index, b"", *rest)
 
 
 def _lazy(base: Any, fields: _Fields, **more: property) -> Any:
@@ -206,7 +205,7 @@ def _bus(kind: str) -> Maker:
 
 
 # An invocation without a message, to try a class with.
-_NONE: Any = (0, 0, b"", 0, 0, 0, 1, 0, 0, b"{}")
+_NONE: Any = (0, 0, b"", b"", 1, 0, 0, b"{}")
 
 
 def _tried(make: Maker) -> Maker:
@@ -301,7 +300,7 @@ def _text(invocation: Invocation) -> str:
 
 
 def _bytes(invocation: Invocation) -> bytes:
-    return invocation[2][invocation[3] : invocation[4]]
+    return invocation[2]
 
 
 def _json(invocation: Invocation) -> object:

@@ -60,8 +60,8 @@ def bind_request(
     web = make_call("asgi", app)
 
     async def run(invocation: Invocation) -> tuple[int, bytes]:
-        _, _, data, start, end, meta, attempt, enqueued, _, _ = invocation
-        message = Message(data[start:end], attempt, enqueued, meta)
+        _, _, body, meta, attempt, enqueued, _, _ = invocation
+        message = Message(body, attempt, enqueued, meta)
         context = contexts.make(invocation)
         outs = [out() for _ in results.names]
         _running.set(_Running(message, context, outs))

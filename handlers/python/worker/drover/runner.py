@@ -123,7 +123,7 @@ class Runner:
 
     def call(self, invocation: Invocation, running: RunningCall) -> int:
         """Runs a sync function, queues its result, and returns the time at which it ended."""
-        number, index, data, body, end, _, _, _, deadline, _ = invocation
+        number, index, body, _, _, _, deadline, _ = invocation
         function = self.functions[index]
         answer = None
         cpu = -1
@@ -147,7 +147,7 @@ class Runner:
                         with self.trace(invocation):
                             value = function.call(*self.arguments(function, invocation))
                     elif function.wants_body:
-                        value = function.call(data[body:end])
+                        value = function.call(body)
                     elif function.wants_invocation:
                         value = function.call(invocation)
                     else:
@@ -235,12 +235,12 @@ class Runner:
 
     def arguments(self, function: Function, invocation: Invocation) -> tuple[Any, ...]:
         """Returns a function's arguments."""
-        number, _, data, body, end, meta, attempt, enqueued, deadline, _ = invocation
+        number, _, body, meta, attempt, enqueued, deadline, _ = invocation
         if function.wants_body:
-            return (data[body:end],)
+            return (body,)
         if function.wants_invocation:
             return (invocation,)
-        message = Message(data[body:end], attempt, enqueued, meta)
+        message = Message(body, attempt, enqueued, meta)
         if not function.wants_context:
             return (message,)
         context = self.contexts[number] = Context(function.name, deadline, message)

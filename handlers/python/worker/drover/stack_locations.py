@@ -157,7 +157,7 @@ def _of(local: Mapping[str, Any]) -> tuple[int, int, str]:
     running, invocation = local.get("running"), local.get("invocation")
     if running is None or running.number < 0 or invocation is None or invocation[0] != running.number:
         return -1, -1, ""
-    number, index, meta = invocation[0], invocation[1], invocation[5]
+    number, index, meta = invocation[0], invocation[1], invocation[3]
     if not meta:
         return number, index, ""  # a batch: the daemon names its first message
     return number, index, Message(b"", meta=meta).id[:_MAX_PLACE]

@@ -85,6 +85,7 @@ class ThreadPoolRunner(Runner):
             if invocation is None:
                 break
             ended = call(invocation, running)
+            invocation = None  # a thread that waits must not keep a body
             if empty() or ended - writer.last > running.hold:
                 writer.flush()
             elif not watch.awake:

@@ -29,7 +29,7 @@ def of_app() -> Callable[[Invocation], contextlib.AbstractContextManager[None]] 
 
     @contextlib.contextmanager
     def current(invocation: Invocation) -> Iterator[None]:
-        meta = invocation[5]
+        meta = invocation[3]
         parent = state = None
         if any(sign in meta for sign in _SIGNS):
             parent, state = _trace(Message(b"", meta=meta))
