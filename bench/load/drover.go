@@ -28,7 +28,7 @@ var functionApp []byte
 
 // Drover is drover with one function.
 type Drover struct {
-	Language string // go or python
+	Language string // go, python or node
 	// Sized gives the function fixed numbers that fit the cell, instead of those that drover finds: one
 	// thread in each of two processes, or the threads or coroutines for InFlight messages.
 	Sized bool
@@ -118,6 +118,16 @@ func (d *droverSystem) config() string {
 		}
 		handler = fmt.Sprintf("{python: {path: ., function: %s%s}}", function, numbers)
 	}
+	if d.Language == "node" {
+		function, numbers := "job", ""
+		if waits {
+			function = "async_job"
+		}
+		if d.Inline {
+			numbers = ", processes: 1"
+		}
+		handler = fmt.Sprintf("{node: {path: ., module: work, function: %s%s}}", function, numbers)
+	}
 	return fmt.Sprintf(`version: 1
 data_dir: data
 drain: 1s
@@ -143,7 +153,7 @@ func (d *droverSystem) Fill(ctx context.Context, messages int) error {
 
 // Start implements System.
 func (d *droverSystem) Start(ctx context.Context) error {
-	for name, text := range map[string]string{"drover.yaml": d.config(), "function_app.py": string(functionApp), "work.py": string(work.Python)} {
+	for name, text := range map[string]string{"drover.yaml": d.config(), "function_app.py": string(functionApp), "work.py": string(work.Python), "work.js": string(work.JavaScript)} {
 		if err := os.WriteFile(filepath.Join(d.run.Dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}

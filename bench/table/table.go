@@ -24,12 +24,14 @@ var setups = map[string]load.Drover{
 	"python":       {Language: "python"},
 	"python-sized": {Language: "python", Sized: true},
 	"python-1":     {Language: "python", Inline: true},
+	"node":         {Language: "node"},
+	"node-1":       {Language: "node", Inline: true},
 	"go":           {Language: "go"},
 }
 
 // Command is the command.
 type Command struct {
-	Setup  []string        `default:"python,go" help:"drover's settings: python (drover finds the numbers), python-sized (2 processes; 2 × 500 threads or 1,000 coroutines for work that waits), python-1 (one thread in one process), go."`
+	Setup  []string        `default:"python,go" help:"drover's settings: python (drover finds the numbers), python-sized (2 processes; 2 × 500 threads or 1,000 coroutines for work that waits), python-1 (one thread in one process), node, node-1 (one process), go."`
 	Stream []string        `default:"work-queue" help:"Streams: work-queue (as drover creates them), limits."`
 	Server []string        `default:"embedded" help:"NATS servers: embedded, external (a separate process)."`
 	Work   []string        `default:"cpu,wait" help:"What functions do: cpu, wait (time.sleep), awaits (asyncio.sleep, or Go's time.Sleep)."`
@@ -118,7 +120,7 @@ func (c *Command) contenders() (all []load.Contender, err error) {
 	for _, name := range c.Setup {
 		settings, known := setups[name]
 		if !known {
-			return nil, fmt.Errorf("--setup %s is unknown: use python, python-sized, python-1 or go", name)
+			return nil, fmt.Errorf("--setup %s is unknown: use python, python-sized, python-1, node, node-1 or go", name)
 		}
 		for _, stream := range c.Stream {
 			if stream != "work-queue" && stream != "limits" {

@@ -1,5 +1,6 @@
 // Package work is what functions do with a message when systems are compared: they compute or wait
-// for a time, and count. The driver sets it in the environment. work.py is the same in Python.
+// for a time, and count. The driver sets it in the environment. work.py is the same in Python, and
+// work.js in Node.js.
 package work
 
 import (
@@ -19,6 +20,11 @@ import (
 //
 //go:embed work.py
 var Python []byte
+
+// JavaScript is the same for Node.js: a module with two functions.
+//
+//go:embed work.js
+var JavaScript []byte
 
 // Job is the work of each message.
 type Job struct {
