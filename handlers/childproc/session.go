@@ -338,24 +338,3 @@ func (w *headBuffer) String() string {
 	defer w.mu.Unlock()
 	return string(w.kept)
 }
-
-// Socketpair returns the two ends of a stream socket. A child inherits theirs.
-func Socketpair() (ours *net.UnixConn, theirs *os.File, err error) {
-	syscall.ForkLock.RLock() // prevents a fork between the calls
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err == nil {
-		unix.CloseOnExec(fds[0])
-		unix.CloseOnExec(fds[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a socket: %w", withAdvice(err))
-	}
-	file := os.NewFile(uintptr(fds[0]), "child")
-	theirs = os.NewFile(uintptr(fds[1]), "parent")
-	conn, err := net.FileConn(file)
-	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("making a socket: %w", withAdvice(err)), theirs.Close())
-	}
-	return conn.(*net.UnixConn), theirs, nil
-}
