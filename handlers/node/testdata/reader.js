@@ -44,8 +44,8 @@ function run(data) {
   data = data.subarray(HEAD + 2 * count);
   try {
     for (let turn = 0; data.length > 0; turn++) {
-      const n = sizes.length > 0 ? sizes[turn % sizes.length] : data.length;
-      reader.push(Buffer.from(data.subarray(0, n))); // of its own, as from a socket
+      const n = data.copy(reader.space(), 0, 0, sizes.length > 0 ? sizes[turn % sizes.length] : data.length);
+      reader.filled(n);
       data = data.subarray(n);
     }
     said.push('end');

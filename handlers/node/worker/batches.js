@@ -21,7 +21,7 @@ function inOrder(verdicts, messages) {
   return messages.map(({ id }) => byId.get(id));
 }
 
-/** Returns the status and payload of the verdict on a message. */
+/** Returns the status, payload and fields of the verdict on a message. */
 function verdictOn(one, encode) {
   if (one === undefined || one === null) return [OK, EMPTY];
   if (types.isNativeError(one) || one instanceof Error) return outcome(one);
@@ -33,21 +33,21 @@ function verdictOn(one, encode) {
   }
 }
 
-/** Returns the status and payload of the result of a call with a batch. encode encodes plain results. */
+/** Returns the status, payload and fields of the result of a call with a batch. encode encodes plain results. */
 function encodeBatch(value, messages, encode) {
   if (!(value instanceof Verdicts)) return encode(value);
   const verdicts = inOrder(value.verdicts, messages).map((one) => verdictOn(one, encode));
   const count = Buffer.allocUnsafe(4);
   count.writeUInt32LE(verdicts.length);
   const parts = [count];
-  for (const [status, payload] of verdicts) {
+  for (const [status, payload, fields = EMPTY] of verdicts) {
     const head = Buffer.allocUnsafe(5);
-    head.writeUInt32LE(payload.length, head.writeUInt8(status));
-    parts.push(head, payload);
+    head.writeUInt32LE(fields.length + payload.length, head.writeUInt8(status));
+    parts.push(head, fields, payload);
   }
   if (value.result !== undefined && value.result !== null) {
-    const [status, payload] = encode(value.result);
-    parts.push(Buffer.of(status), payload);
+    const [status, payload, fields = EMPTY] = encode(value.result);
+    parts.push(Buffer.of(status), fields, payload);
   }
   return [VERDICTS, Buffer.concat(parts)];
 }

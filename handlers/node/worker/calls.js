@@ -53,7 +53,7 @@ class Calls {
   #sync = new Queue();
   #held = 0; // the number of calls of sync functions with a pending promise
   #again = false; // pump is scheduled
-  #flushing = false; // flush is scheduled
+  #flushing = false; // turnEnds has scheduled what it does
   #pumping = false;
   #draining = false;
   #left = false; // the process ends
@@ -88,7 +88,6 @@ class Calls {
     this.#count++;
     (call.function.isAsync ? this.#async : this.#sync).push(call);
     this.lag?.came();
-    this.watch?.came();
   }
 
   /** Cancels a call. */
@@ -175,8 +174,12 @@ class Calls {
       call.context = new Context(call, message[0]);
       call.batch = message;
     }
+    const { watch } = this;
+    if (watch !== undefined) {
+      if (!watch.awake && of.quick < STEADY) watch.begin();
+      watch.begins(call);
+    }
     call.began = performance.now();
-    this.watch?.begins(call);
     let value;
     let failed = false;
     try {
@@ -186,12 +189,13 @@ class Calls {
         promise.then((result) => this.#done(call, result), (error) => this.#failed(call, error));
         if (!of.isAsync) this.#hold(call);
         failed = undefined; // unknown until the promise is settled
+        if (watch?.awake === false) this.#turnEnds();
       }
     } catch (error) {
       failed = true;
       value = error;
     }
-    this.watch?.waits();
+    watch?.waits();
     const now = performance.now();
     of.quick = now - call.began < QUICK ? of.quick + 1 : 0;
     if (failed === true) this.#failed(call, value, now);
@@ -217,8 +221,9 @@ class Calls {
     }
     let status;
     let payload;
+    let fields;
     try {
-      [status, payload] = call.batch === undefined ? call.function.encode(value) : encodeBatch(value, call.batch, call.function.encode);
+      [status, payload, fields] = call.batch === undefined ? call.function.encode(value) : encodeBatch(value, call.batch, call.function.encode);
     } catch (error) {
       if (!call.function.shown || !(error instanceof Unsendable) || error instanceof Misaddressed) {
         this.#failed(call, error, now);
@@ -228,12 +233,11 @@ class Calls {
       [status, payload] = [frames.OK, frames.EMPTY];
     }
     if (!call.changed) {
-      this.#answer(call, status, now - call.began, payload);
+      this.#answer(call, status, now - call.began, payload, fields);
       return;
     }
-    const length = Buffer.allocUnsafe(4);
-    length.writeUInt32LE(call.state === null ? frames.NO_STATE : call.state.length);
-    this.#answer(call, frames.STATE | (status & (frames.DESCRIBED | frames.SENT)), now - call.began, Buffer.concat([length, call.state ?? frames.EMPTY, payload]));
+    fields = Buffer.concat([frames.putState(call.state), fields ?? frames.EMPTY]);
+    this.#answer(call, frames.STATE | (status & (frames.DESCRIBED | frames.SENT)), now - call.began, payload, fields);
   }
 
   /** Sends a response in parts, and then the result. */
@@ -265,23 +269,29 @@ class Calls {
   }
 
   /** Queues a result, after the call's output lines. */
-  #answer(call, status, took, payload) {
+  #answer(call, status, took, payload, fields) {
     this.output.end(call);
     call.open = false;
     this.#open[call.id] = undefined;
     this.#count--;
-    this.writer.result(call.id, status, took, payload);
+    this.writer.result(call.id, status, took, payload, fields);
     if (call.holds) {
       call.holds = false;
       this.#held--;
       this.#soon();
     }
-    if (this.#pumping || this.#flushing) return;
-    // The call ended outside pump. Other calls may end in the same turn of the loop.
+    if (this.#count === 0) this.watch?.ended();
+    if (!this.#pumping) this.#turnEnds(); // the call ended outside pump; others may end in the same turn of the loop
+  }
+
+  /** Sends results at the end of the turn of the loop, and has the loop watched if calls wait then. */
+  #turnEnds() {
+    if (this.#flushing) return;
     this.#flushing = true;
     setImmediate(() => {
       this.#flushing = false;
       this.writer.flush();
+      if (this.#count > 0 && this.watch?.awake === false) this.watch.begin();
       this.#leave();
     });
   }

@@ -1,7 +1,7 @@
 'use strict';
 // The worker's side of docs/worker-protocol.md: frames on file descriptor 3.
 
-const { writeSync } = require('node:fs');
+const { writeSync, writevSync } = require('node:fs');
 
 const PROTOCOL = 4;
 const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5, CREDIT = 8;
@@ -27,11 +27,25 @@ const MAX_SMALL = 256 << 10;
 const MAX_LOAD = 8 << 20;
 const EMPTY = Buffer.alloc(0);
 
-/** Splits the data of the socket into frames. */
+// The size of the buffers for frames, in bytes; a body that lies in one keeps it in memory.
+const CHUNK = 64 << 10;
+// A frame that reaches beyond its buffer gets a buffer of its own if it has at least so many bytes.
+const LARGE = 32 << 10;
+// With less than this left, a buffer is replaced, if no more than this is copied to the next one.
+const ROOM = 4 << 10;
+
+/**
+ * Splits the data of the socket into frames. The data is read into the buffers of the frames: a body
+ * is copied only as far as it arrived before its frame was found to reach beyond a buffer.
+ */
 class Reader {
-  #parts = []; // of an incomplete frame
-  #size = 0;
-  #need = LENGTH;
+  #chunk = Buffer.allocUnsafeSlow(CHUNK);
+  #start = 0; // of the first incomplete frame in the chunk
+  #end = 0; // of the data in it
+  #need = HEAD; // the length of that frame, or of its head, if that has not arrived
+  #frame = null; // the buffer of a frame of its own,
+  #have = 0; // and the number of bytes in it
+  #short = false; // the next read is short
 
   /** take is called with a frame's type, and the fields of an INVOKE or the payload of another frame. */
   constructor(take) {
@@ -39,40 +53,64 @@ class Reader {
     this.max = MAX_LOAD; // the longest INVOKE, in bytes; HELLO sets it
   }
 
-  /** Handles data that was read. Throws if it violates the protocol. */
-  push(data) {
-    if (this.#size > 0) {
-      this.#parts.push(data);
-      this.#size += data.length;
-      if (this.#size < this.#need) return;
-      data = Buffer.concat(this.#parts, this.#size);
-      this.#parts = [];
-      this.#size = 0;
+  /** Returns the buffer for the next read. Its size is at least 1. */
+  space() {
+    if (this.#frame !== null) return this.#frame.subarray(this.#have);
+    const have = this.#end - this.#start;
+    if (this.#start + this.#need > CHUNK || (CHUNK - this.#end < ROOM && have <= ROOM)) {
+      const before = this.#chunk;
+      this.#chunk = Buffer.allocUnsafeSlow(CHUNK);
+      before.copy(this.#chunk, 0, this.#start, this.#end);
+      [this.#start, this.#end] = [0, have];
     }
-    let at = 0;
-    this.#need = LENGTH;
-    while (data.length - at >= LENGTH) {
-      const length = data.readUInt32LE(at);
-      if (length === 0) throw new Error('a frame of 0 bytes');
-      if (data.length - at < HEAD) {
-        this.#need = HEAD;
-        break;
-      }
-      const kind = data[at + 4];
-      if (length > this.#most(kind)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
-      const end = at + 4 + length;
-      if (end > data.length) {
-        this.#need = 4 + length;
-        break;
-      }
-      if ((kind === CANCEL && length !== 5) || (kind === CREDIT && length !== 9) || (kind === DRAIN && length !== 1)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
-      this.take(kind, kind === INVOKE ? cutInvoke(data, at + HEAD, end) : data.subarray(at + HEAD, end));
-      at = end;
+    // Another large frame is likely to follow a large one. What is read of it here is copied.
+    return this.#chunk.subarray(this.#end, this.#short ? Math.min(this.#end + ROOM, CHUNK) : CHUNK);
+  }
+
+  /** Handles n bytes that were read into space. Throws if they violate the protocol. */
+  filled(n) {
+    if (this.#frame !== null) {
+      this.#have += n;
+      const frame = this.#frame;
+      if (this.#have < frame.length) return;
+      this.#frame = null;
+      this.#short = true;
+      this.#took(frame, 0, frame.length);
+      return;
     }
-    if (at < data.length) {
-      this.#parts.push(at === 0 ? data : data.subarray(at));
-      this.#size = data.length - at;
+    this.#end += n;
+    this.#short = false;
+    const chunk = this.#chunk;
+    for (;;) {
+      const start = this.#start;
+      const need = this.#need = this.#lengthOf(chunk, start, this.#end);
+      if (need > this.#end - start) break;
+      this.#start += need;
+      this.#took(chunk, start, this.#start);
     }
+    if (this.#need < LARGE || this.#start + this.#need <= CHUNK) return;
+    this.#frame = Buffer.allocUnsafeSlow(this.#need);
+    this.#have = chunk.copy(this.#frame, 0, this.#start, this.#end);
+    this.#start = this.#end;
+    this.#need = HEAD;
+  }
+
+  /** Returns the length of the frame at an offset with its head; HEAD if that has not arrived. */
+  #lengthOf(data, at, end) {
+    if (end - at < LENGTH) return HEAD;
+    const length = data.readUInt32LE(at);
+    if (length === 0) throw new Error('a frame of 0 bytes');
+    if (end - at < HEAD) return HEAD;
+    const kind = data[at + LENGTH];
+    if (length > this.#most(kind)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
+    return LENGTH + length;
+  }
+
+  #took(data, at, end) {
+    const kind = data[at + LENGTH];
+    const length = end - at - LENGTH;
+    if ((kind === CANCEL && length !== 5) || (kind === CREDIT && length !== 9) || (kind === DRAIN && length !== 1)) throw new Error(`a frame of type ${kind} and ${length} bytes`);
+    this.take(kind, kind === INVOKE ? cutInvoke(data, at + HEAD, end) : data.subarray(at + HEAD, end));
   }
 
   #most(kind) {
@@ -187,6 +225,11 @@ function putOutputs(records) {
   return Buffer.concat(parts);
 }
 
+/** Encodes a new state of a session. It precedes all else in a result. */
+function putState(state) {
+  return state === null ? lengthOf(NO_STATE) : Buffer.concat([lengthOf(state.length), state]);
+}
+
 /** Encodes the head of a response, as it begins its first PART. */
 function putHead(status, headers) {
   const head = Buffer.from(JSON.stringify({ status, headers }));
@@ -205,6 +248,8 @@ const BATCH = 64 << 10;
 const CROWDED = 1 << 20;
 // The time between two attempts to write to a full socket, in ms.
 const PAUSE = 1;
+// The most parts in one write.
+const MOST_PARTS = 1000;
 
 const nobody = new Int32Array(new SharedArrayBuffer(4));
 
@@ -221,7 +266,6 @@ class Writer {
   #timer = null;
   #shared = null; // memory shared with the thread that writes to the same file
   #lock = 0; // the index of the lock in it; 1 while one of the two writes
-  #middle = false; // a frame is being sent in two pieces
   #holds = false; // this writer has sent part of a frame, and keeps the lock
 
   constructor(fd) {
@@ -245,35 +289,36 @@ class Writer {
   /** True while the daemon reads more slowly than this worker writes. */
   get crowded() { return this.#queued > 0; }
 
-  /** Queues a result; took is in ms. */
-  result(id, status, took, payload = EMPTY) {
-    if (1 + RESULT_SIZE + payload.length > this.max) {
-      status = FAILURE;
-      payload = Buffer.from(JSON.stringify({ summary: `returned ${payload.length} bytes, more than fit in a frame (${this.max})` }));
+  /** Queues a result; took is in ms. fields, such as its properties, precede the payload. */
+  result(id, status, took, payload = EMPTY, fields = EMPTY) {
+    const length = fields.length + payload.length;
+    if (1 + RESULT_SIZE + length > this.max) {
+      this.result(id, FAILURE, took, Buffer.from(JSON.stringify({ summary: `returned ${length} bytes, more than fit in a frame (${this.max})` })));
+      return;
     }
     this.#room(HEAD + RESULT_SIZE);
     const batch = this.#batch;
     let at = this.#used;
-    at = batch.writeUInt32LE(1 + RESULT_SIZE + payload.length, at);
+    at = batch.writeUInt32LE(1 + RESULT_SIZE + length, at);
     at = batch.writeUInt8(RESULT, at);
     at = batch.writeUInt32LE(id, at);
     at = batch.writeUInt8(status, at);
     at = batch.writeUInt32LE(Math.min(Math.round(took * 1000), 0xffffffff), at);
     at = batch.writeUInt32LE(UNMEASURED, at);
     this.#used = batch.writeUInt32LE(UNMEASURED, at);
-    this.#add(payload);
+    this.#add(payload, fields);
   }
 
-  /** Sends a part of a response: its head, if it is given, and bytes of its body. */
-  part(id, head, data) {
+  /** Sends a part of a response: bytes of its body, and before them its head, if it is given. */
+  part(id, data, head = EMPTY) {
     this.#room(HEAD + PART_SIZE);
     const batch = this.#batch;
     let at = this.#used;
-    at = batch.writeUInt32LE(1 + PART_SIZE + (head?.length ?? 0) + data.length, at);
+    at = batch.writeUInt32LE(1 + PART_SIZE + head.length + data.length, at);
     at = batch.writeUInt8(PART, at);
     at = batch.writeUInt32LE(id, at);
-    this.#used = batch.writeUInt8(head === undefined ? 0 : WITH_HEAD, at);
-    this.#add(head === undefined ? data : Buffer.concat([head, data]));
+    this.#used = batch.writeUInt8(head === EMPTY ? 0 : WITH_HEAD, at);
+    this.#add(data, head);
     this.flush();
   }
 
@@ -296,23 +341,21 @@ class Writer {
     if (BATCH - this.#used < size) this.flush();
   }
 
-  #add(payload) {
-    if (payload.length > BATCH - this.#used) {
-      this.#middle = true; // no other frame may follow this one's head
-      this.flush();
-      this.#middle = false;
-      this.#send(payload);
+  /** Adds the rest of a frame: its fields, and a payload, which is not copied if it does not fit. */
+  #add(payload, fields = EMPTY) {
+    if (fields.length + payload.length > BATCH - this.#used) {
+      this.flush(fields, payload);
       return;
     }
-    payload.copy(this.#batch, this.#used);
-    this.#used += payload.length;
+    if (fields.length > 0) this.#used += fields.copy(this.#batch, this.#used);
+    this.#used += payload.copy(this.#batch, this.#used);
   }
 
-  /** Sends the collected frames. */
-  flush() {
-    const used = this.#used;
+  /** Sends the collected frames. rest is the rest of the last one, which is not copied. */
+  flush(...rest) {
+    const parts = [this.#batch.subarray(0, this.#used), ...rest].filter(({ length }) => length > 0);
     this.#used = 0;
-    if (used > 0) this.#send(this.#batch.subarray(0, used));
+    if (parts.length > 0) this.#send(parts);
     this.last = performance.now();
   }
 
@@ -322,11 +365,13 @@ class Writer {
     this.#until(0);
   }
 
-  #send(data) {
-    if (this.#queued === 0) data = this.#write(data);
-    if (data.length === 0) return;
-    this.#queue.push(Buffer.from(data)); // the caller may change it
-    this.#queued += data.length;
+  #send(parts) {
+    if (this.#queue.length === 0) parts = this.#write(parts);
+    if (parts.length === 0) return;
+    for (const part of parts) {
+      this.#queue.push(Buffer.from(part)); // the caller may change it
+      this.#queued += part.length;
+    }
     this.#timer ??= setTimeout(() => this.#again(), PAUSE);
   }
 
@@ -338,16 +383,9 @@ class Writer {
   }
 
   #resend() {
-    while (this.#queue.length > 0) {
-      const data = this.#queue[0];
-      const rest = this.#write(data);
-      this.#queued -= data.length - rest.length;
-      if (rest.length > 0) {
-        this.#queue[0] = rest;
-        return;
-      }
-      this.#queue.shift();
-    }
+    if (this.#queued === 0) return;
+    this.#queue = this.#write(this.#queue);
+    this.#queued = lengthOfAll(this.#queue);
   }
 
   #until(size) {
@@ -358,32 +396,42 @@ class Writer {
   }
 
   /** Writes as much as the socket accepts, and returns the rest. */
-  #write(data) {
-    if (this.#shared === null) return this.#writeAlone(data);
+  #write(parts) {
+    if (this.#shared === null) return this.#writeAlone(parts);
     while (!this.#holds && Atomics.compareExchange(this.#shared, this.#lock, 0, 1) !== 0) Atomics.wait(this.#shared, this.#lock, 1, PAUSE);
-    const rest = this.#writeAlone(data);
-    this.#holds = rest.length > 0 || this.#middle || this.#queue.length > 1;
-    if (!this.#holds) {
-      Atomics.store(this.#shared, this.#lock, 0);
-    }
+    const rest = this.#writeAlone(parts);
+    this.#holds = rest.length > 0;
+    if (!this.#holds) Atomics.store(this.#shared, this.#lock, 0);
     return rest;
   }
 
-  #writeAlone(data) {
-    while (data.length > 0) {
+  #writeAlone(parts) {
+    while (parts.length > 0) {
       try {
-        data = data.subarray(writeSync(this.#fd, data));
+        const n = parts.length === 1 ? writeSync(this.#fd, parts[0]) : writevSync(this.#fd, parts.slice(0, MOST_PARTS));
+        parts = after(parts, n);
       } catch (error) {
-        if (error.code === 'EAGAIN') return data;
+        if (error.code === 'EAGAIN') return parts;
         if (error.code !== 'EINTR') process.exit(0); // the daemon is gone, so the results are not needed
       }
     }
-    return data;
+    return parts;
   }
+}
+
+const lengthOfAll = (parts) => parts.reduce((sum, { length }) => sum + length, 0);
+
+/** Returns what is left of parts after their first n bytes. */
+function after(parts, n) {
+  let done = 0;
+  while (done < parts.length && n >= parts[done].length) n -= parts[done++].length;
+  const rest = parts.slice(done);
+  if (n > 0) rest[0] = rest[0].subarray(n);
+  return rest;
 }
 
 module.exports = {
   PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, CREDIT, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE, IMPORTED,
-  HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, VERDICTS, NO_STATE, DESCRIBED, SENT, MAX_SENT, EMPTY, Reader, Writer,
-  cutBatch, cutTexts, putHead, putProperties, putOutputs,
+  HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, VERDICTS, DESCRIBED, SENT, MAX_SENT, EMPTY, Reader, Writer,
+  cutBatch, cutTexts, putHead, putProperties, putOutputs, putState,
 };

@@ -128,15 +128,23 @@ process.on('uncaughtException', (error) => stray(error, 'an uncaught exception',
 process.on('unhandledRejection', (error) => stray(error, 'an unhandled rejection', 'unhandledRejection'));
 
 const reader = new frames.Reader(take);
-const socket = new Socket({ fd: 3, readable: true, writable: false });
-socket.on('data', (data) => {
-  try {
-    reader.push(data);
-  } catch (error) {
-    broken(error);
-  }
-  calls?.pump();
-  if (draining) calls?.drain();
+const socket = new Socket({
+  fd: 3,
+  readable: true,
+  writable: false,
+  onread: {
+    buffer: () => reader.space(),
+    callback: (n) => {
+      try {
+        reader.filled(n);
+      } catch (error) {
+        broken(error);
+      }
+      calls?.pump();
+      if (draining) calls?.drain();
+      return true;
+    },
+  },
 });
 // The daemon is gone, so the results are not needed.
 socket.on('end', () => leave(0));

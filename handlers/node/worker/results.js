@@ -63,12 +63,15 @@ const JSON_PROPERTIES = putProperties(JSON_TYPE);
 const REPLY_TEXT = putProperties({ content_type: TEXT_TYPE });
 const REPLY_BYTES = putProperties({ content_type: BYTES_TYPE });
 
-/** Returns the status and payload of a result with a value; throws an Unsendable. */
+/**
+ * Returns the status and payload of a result with a value, and the fields that precede the payload, if
+ * any: then the payload need not be copied. Throws an Unsendable.
+ */
 function result(value) {
   if (isText(value)) return [OK, encode(value)];
-  if (!(value instanceof Output)) return [OK | DESCRIBED, Buffer.concat([JSON_PROPERTIES, encode(value)])];
+  if (!(value instanceof Output)) return [OK | DESCRIBED, encode(value), JSON_PROPERTIES];
   const [properties, body] = described(value);
-  return [OK | DESCRIBED, Buffer.concat([putProperties(properties), body])];
+  return [OK | DESCRIBED, body, putProperties(properties)];
 }
 
 /** Returns the properties and the body of an Output. */
@@ -86,8 +89,8 @@ function described(output) {
  * without bytes is still a body.
  */
 function reply(value) {
-  if (typeof value === 'string') return [OK | DESCRIBED, Buffer.concat([REPLY_TEXT, encode(value)])];
-  if (value !== undefined && value !== null && isText(value)) return [OK | DESCRIBED, Buffer.concat([REPLY_BYTES, encode(value)])];
+  if (typeof value === 'string') return [OK | DESCRIBED, encode(value), REPLY_TEXT];
+  if (value !== undefined && value !== null && isText(value)) return [OK | DESCRIBED, encode(value), REPLY_BYTES];
   return result(value);
 }
 
@@ -109,8 +112,8 @@ function encoder(results, outputs = [], replies = false) {
   return (value) => {
     if (!(value instanceof Outputs)) return plain(value);
     const records = recordsOf(value.messages, indices);
-    const [status, payload] = value.result === undefined || value.result === null ? [OK, EMPTY] : plain(value.result);
-    return [status | SENT, Buffer.concat([putOutputs(records), payload])];
+    const [status, payload, fields = EMPTY] = value.result === undefined || value.result === null ? [OK, EMPTY] : plain(value.result);
+    return [status | SENT, payload, fields === EMPTY ? putOutputs(records) : Buffer.concat([putOutputs(records), fields])];
   };
 }
 

@@ -39,7 +39,7 @@ class Stream {
     do {
       const n = Math.min(data.length, this.#granted - this.#sent, PIECE);
       if (n > 0 || this.#head !== undefined) {
-        this.#writer.part(this.#id, this.#head, data.subarray(0, n));
+        this.#writer.part(this.#id, data.subarray(0, n), this.#head);
         this.#head = undefined;
         this.#sent += n;
         data = data.subarray(n);

@@ -8,14 +8,15 @@ const { ALIVE, BLOCKED, HEAD } = require('./frames');
 
 // The memory that both threads share: 32-bit numbers.
 const LOCK = 0; // 1 while one of them writes to the daemon, or has written part of a frame
-const ACTIVE = 1; // 1 while a call is in flight
-const TURN = 2; // counts the turns of the loop, while a call is in flight
+const ACTIVE = 1; // 1 while the main thread counts turns
+const TURN = 2; // counts the calls, and while ACTIVE the turns of the loop
 const CALL = 3; // the ID of the call whose code runs before its first await; -1: none
 const FUNCTION = 4; // the index of its function
-const SIZE = 5;
+const OPEN = 5; // 1 while a call is in flight
+const SIZE = 6;
 
 const TICK = 20; // the time between two counted turns, in ms
-const LOOK = 20; // the time between two checks, in ms
+const LOOK = 30; // the time between two checks, in ms; between two, a loop that is not blocked turns
 const LATE = 60; // the loop is blocked if no turn was counted for so long, in ms,
 const WORK = 20e6; // and the main thread has used the processor for so long meanwhile, in ns, or sleeps
 const PAUSE = 500; // the time limit for pausing the main thread, in ms
@@ -25,17 +26,22 @@ const REST = 10; // the number of turns without a call in flight after which cou
 // The global function that returns the running call; it is evaluated while the main thread is paused.
 const WHOSE = Symbol.for('drover.whose');
 
-/** The main thread's side. */
+/**
+ * The main thread's side. It counts turns while calls are in flight that may take long. If only quick
+ * ones are, the thread notices within a second that one of them has not ended.
+ */
 class Watch {
   #shared = new Int32Array(new SharedArrayBuffer(4 * SIZE));
   #busy;
   #idle = 0;
-  #awake = false;
+  #timer = setTimeout(() => this.#turn(), TICK); // created here: in a call, it would keep the call
+  awake = true; // whether it counts turns; if so, begin need not be called
 
   /** busy reports whether a call is in flight. whose returns the running call, or undefined. */
   constructor(writer, busy, whose, { alive, blocked }) {
     this.#busy = busy;
     this.#shared[CALL] = -1;
+    this.#shared[ACTIVE] = 1;
     writer.share(this.#shared, LOCK);
     globalThis[WHOSE] = () => {
       const call = whose();
@@ -49,33 +55,41 @@ class Watch {
     thread.unref();
   }
 
-  /** Called when a call has arrived. */
-  came() {
+  /** Called before a call that may take long, or when one waits. */
+  begin() {
+    this.awake = true;
     this.#idle = 0;
-    if (this.#awake) return;
-    this.#awake = true;
-    this.#turn();
+    this.#shared[TURN]++;
     Atomics.store(this.#shared, ACTIVE, 1);
     Atomics.notify(this.#shared, ACTIVE);
+    this.#timer.refresh();
   }
 
   #turn() {
-    Atomics.add(this.#shared, TURN, 1);
+    this.#shared[TURN]++;
     this.#idle = this.#busy() ? 0 : this.#idle + 1;
     if (this.#idle < REST) {
-      setTimeout(() => this.#turn(), TICK);
+      this.#timer.refresh();
       return;
     }
-    this.#awake = false;
+    this.awake = false;
     Atomics.store(this.#shared, ACTIVE, 0);
   }
 
+  /** Called when a call begins. */
   begins(call) {
-    this.#shared[FUNCTION] = call.index;
-    this.#shared[CALL] = call.id;
+    const shared = this.#shared;
+    shared[TURN]++;
+    shared[FUNCTION] = call.index;
+    shared[CALL] = call.id;
+    shared[OPEN] = 1;
   }
 
+  /** Called when its function has returned. */
   waits() { this.#shared[CALL] = -1; }
+
+  /** Called when the last call has ended. */
+  ended() { this.#shared[OPEN] = 0; }
 }
 
 /** The thread's side. */
@@ -84,32 +98,40 @@ class Thread {
   #said = performance.now(); // the time of the last ALIVE
   #turn = -1; // the turn at the last check,
   #since = 0; // the time of the first check with it,
-  #used = { run: 0, wait: 0 }; // and the main thread's use of the processor at that time
+  #used; // and the main thread's use of the processor at the second check with it
   #block = null; // the current block
   #blocks = 0;
 
   async run() {
     for (;;) {
-      if (Atomics.load(this.#shared, ACTIVE) === 0 && this.#block === null) {
-        Atomics.wait(this.#shared, ACTIVE, 0, Math.max(this.#said + SECOND - performance.now(), 1));
+      const active = Atomics.load(this.#shared, ACTIVE);
+      if (!workerData.blocked || this.#block === null && !this.#inFlight()) {
+        Atomics.wait(this.#shared, ACTIVE, active, workerData.alive ? Math.max(this.#said + SECOND - performance.now(), 1) : SECOND);
         this.#turn = -1;
       } else {
-        await new Promise((resolve) => { setTimeout(resolve, LOOK); });
-        if (workerData.blocked) await this.#look();
+        Atomics.wait(this.#shared, ACTIVE, active, LOOK);
+        await this.#look();
       }
       if (workerData.alive && performance.now() - this.#said >= SECOND && send(this.#shared, ALIVE, '')) this.#said = performance.now();
     }
   }
 
+  #inFlight() { return Atomics.load(this.#shared, ACTIVE) !== 0 || Atomics.load(this.#shared, OPEN) !== 0; }
+
   async #look() {
     const now = performance.now();
     const turn = Atomics.load(this.#shared, TURN);
-    if (turn !== this.#turn || Atomics.load(this.#shared, ACTIVE) === 0) {
+    if (turn !== this.#turn || !this.#inFlight()) {
       this.#over(now);
-      [this.#turn, this.#since, this.#used] = [turn, now, used()];
+      [this.#turn, this.#since, this.#used] = [turn, now, undefined];
       return;
     }
-    if (this.#block !== null || now - this.#since < LATE) return;
+    if (this.#block !== null) return;
+    if (this.#used === undefined) {
+      this.#used = used(); // reading it takes several system calls
+      return;
+    }
+    if (now - this.#since < LATE) return;
     if (used().run - this.#used.run < WORK && !asleep()) return; // it waits for a processor
     let [id, index] = [this.#shared[CALL], this.#shared[FUNCTION]];
     const { whose = '', stack = [] } = await where();
@@ -132,9 +154,9 @@ class Thread {
 
   #report(now, over) {
     const took = Math.round((now - this.#since) * 1000);
-    const { run, wait } = used();
-    const asleep_us = Math.max(took - Math.round((run - this.#used.run + wait - this.#used.wait) / 1000), 0);
-    const text = JSON.stringify({ ...this.#block, took_us: took, asleep_us, over });
+    const { at, run, wait } = used();
+    const awake = (run - this.#used.run + wait - this.#used.wait) / 1e6 / (at - this.#used.at); // the part of the time
+    const text = JSON.stringify({ ...this.#block, took_us: took, asleep_us: Math.round(took * Math.max(1 - awake, 0)), over });
     while (!send(this.#shared, BLOCKED, text)) Atomics.wait(this.#shared, LOCK, 1, 1);
   }
 }
@@ -164,13 +186,17 @@ function send(shared, kind, text) {
   }
 }
 
-/** Returns how long the main thread has run, and waited for a processor, in ns. If the system does not report it, all time counts as run. */
+/**
+ * Returns the time in ms, and how long the main thread has run, and waited for a processor, in ns. If the
+ * system does not report it, all time counts as run.
+ */
 function used() {
+  const at = performance.now();
   try {
     const [run, wait] = readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'latin1').split(' ').map(Number);
-    return { run, wait };
+    return { at, run, wait };
   } catch {
-    return { run: performance.now() * 1e6, wait: 0 };
+    return { at, run: at * 1e6, wait: 0 };
   }
 }
 

@@ -4,6 +4,7 @@ package readertest
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -63,6 +64,15 @@ func Fuzz(f *testing.F, reader Reader) {
 		f.Add(slices.Concat(invoke, wrong), []byte{}, uint32(1<<20), uint16(2), byte(0))
 		f.Add(wrong, []byte{1}, uint32(1<<20), uint16(2), byte(0))
 	}
+	var large []byte // of frames that reach beyond any buffer, each with a small one behind it
+	for i, size := range []int{100, 30 << 10, 40 << 10, 70 << 10, 1, 33 << 10} {
+		body := bytes.Repeat([]byte{byte(i), 1, 2}, size/3+1)
+		large = protocol.AppendInvoke(large, &protocol.Invocation{ID: uint32(i), Message: &triggers.Message{ID: "m", Body: body}})
+		large = protocol.AppendCancel(large, uint32(i))
+	}
+	f.Add(large, []byte{}, uint32(1<<20), uint16(2), byte(0))
+	f.Add(large, []byte{255, 3}, uint32(1<<20), uint16(2), byte(0))
+	f.Add(large[:len(large)-20<<10], []byte{}, uint32(1<<20), uint16(2), byte(0))
 	for _, at := range []int{11, 33, 37, 46} { // flags, the length of meta, of the state and of the origin
 		bad := slices.Clone(both)
 		bad[at] = 0xFF
@@ -77,7 +87,7 @@ func Fuzz(f *testing.F, reader Reader) {
 		for _, n := range pieces[:min(len(pieces), 100)] {
 			sizes = append(sizes, uint16(n))
 		}
-		data = data[:min(len(data), 64<<10)] // longer data only takes more time
+		data = data[:min(len(data), 256<<10)] // longer data only takes more time
 		want := expected(how, data)
 		got := process.read(t, how, sizes, data)
 		// A reader may drop the frames that arrived in one piece with an invalid frame.
