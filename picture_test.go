@@ -42,7 +42,7 @@ var (
 	boxes = []string{
 		"main", "configs", "handlers", "scaler", "triggers", "triggers/natsjs", "triggers/servicebus", "triggers/storagequeue", "triggers/timer", "daemon", "daemon/cli",
 		"daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/dispatch",
-		"daemon/internal/instances", "daemon/internal/produce", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry", "daemon/internal/watch",
+		"daemon/internal/instances", "daemon/internal/produce", "daemon/internal/profiles", "daemon/internal/sources", "daemon/internal/status", "daemon/internal/telemetry", "daemon/internal/watch",
 	}
 	leftOut = []string{
 		"daemon/internal/bodymemory", "daemon/internal/buildinfo", "daemon/internal/program", "daemon/internal/tlsconfig",

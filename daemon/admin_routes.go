@@ -8,6 +8,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/internal/admin"
 	"github.com/drover-run/drover/daemon/internal/buildinfo"
+	"github.com/drover-run/drover/daemon/internal/profiles"
 	"github.com/drover-run/drover/daemon/internal/status"
 )
 
@@ -30,7 +31,7 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 
 // adminRoutes returns the routes of the admin API, from all packages that report something.
 func adminRoutes(d *Daemon) []admin.Route {
-	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), messageRoutes(d), reloadRoutes(d))
+	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), messageRoutes(d), reloadRoutes(d), profiles.Routes(d.profileView()))
 }
 
 // OpenAPI returns the OpenAPI document of the admin API, as JSON.

@@ -102,6 +102,9 @@ func TestOpenAPI(t *testing.T) {
 		{"sendMessage", "POST", "/v1/functions/f/messages?delay=soon", 400},
 		{"sendMessage", "POST", "/v1/functions/g/messages", 404},
 		{"reload", "POST", "/v1/reload", 422}, // it was not read from a file
+		{"profileFunction", "POST", "/v1/functions/f/profile?seconds=1", 200},
+		{"profileFunction", "POST", "/v1/functions/g/profile", 404},
+		{"profileFunction", "POST", "/v1/functions/f/profile?seconds=1000", 400},
 		{"followLog", "GET", "/v1/functions/f/log?follow=false&level=debug&last=0", 200},
 		{"followLog", "GET", "/v1/functions/g/log", 404},
 		{"followLog", "GET", "/v1/functions/f/log?last=many", 400},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/profiles"
 	"github.com/drover-run/drover/daemon/internal/sources"
 	"github.com/drover-run/drover/daemon/internal/status"
 	"github.com/drover-run/drover/daemon/internal/telemetry"
@@ -43,6 +44,11 @@ func (d *Daemon) statusView() *status.View {
 		Backlogs: &d.backlogs, Logs: d.logs, Decisions: &d.decisions, DataDir: func() string { return d.cfg.DataDir }, // Run may complete the configuration later
 		Log: d.log,
 	}
+}
+
+// profileView returns the state that package profiles uses.
+func (d *Daemon) profileView() *profiles.View {
+	return &profiles.View{Config: d.Config, Running: d.runningFunctions, Fleet: d.currentFleet, DataDir: func() string { return d.cfg.DataDir }}
 }
 
 // Status reports on every function, by name. It is empty before the daemon is ready.

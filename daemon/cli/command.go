@@ -68,6 +68,7 @@ type clientCommands struct {
 	Tail    tailCommand    `cmd:"" group:"control" help:"Follow the log of a function."`
 	Explain explainCommand `cmd:"" group:"control" help:"Explain why a function or a message waits."`
 	Health  healthCommand  `cmd:"" group:"control" help:"Check the health of a running daemon: exit status 0 if healthy, else 1 with the reason. For container health checks."`
+	Profile profileCommand `cmd:"" group:"control" help:"Show where a function spends its time: write a flame graph and a pprof file from sampled stacks."`
 	Pause   pauseCommand   `cmd:"" group:"control" help:"Pause a function: stop receiving new messages; those in flight finish."`
 	Resume  resumeCommand  `cmd:"" group:"control" help:"Resume a paused function."`
 	Reload  reloadCommand  `cmd:"" group:"control" help:"Reload the configuration of a running daemon."`

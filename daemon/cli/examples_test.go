@@ -51,6 +51,9 @@ var notRun = map[string]string{
 	"drover replay 17":                                                                                    "it needs a dead letter with this ID; TestReplayInADebugger runs it",
 	"drover replay 17 --debug":                                                                            "it needs a terminal; the page docs/debugging.md and TestReplayInADebugger run it in one",
 	"drover replay orders:42 --debug":                                                                     "it needs a terminal; TestReplayInADebugger runs it in one",
+	"drover profile orders":                                                                               "it samples for ten seconds; TestProfileCommand runs a shorter one",
+	"drover profile orders --for 1m --output slow.svg":                                                    "it samples for a minute; TestProfileCommand runs a shorter one",
+	"drover profile orders --for 30s":                                                                     "it samples for half a minute; TestProfileCommand runs a shorter one",
 	"source <(drover completion zsh)":                                                                     "it needs zsh; TestCompletionInZsh runs the script",
 }
 

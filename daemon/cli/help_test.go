@@ -227,7 +227,7 @@ func TestTheConfigurationIsNamedInOneWay(t *testing.T) {
 			t.Errorf("%v: status %d\n%s%s", args, status, out, errs)
 		}
 	}
-	for _, args := range [][]string{{"status", "-c", file}, {"health", "-c", file}, {"reload", "-c", file}, {"pause", "orders", "-c", file}, {"tail", "orders", "-c", file}, {"scale", "explain", "-c", file}} {
+	for _, args := range [][]string{{"status", "-c", file}, {"health", "-c", file}, {"reload", "-c", file}, {"pause", "orders", "-c", file}, {"tail", "orders", "-c", file}, {"profile", "orders", "-c", file}, {"scale", "explain", "-c", file}} {
 		if status, out, errs := command(t.Context(), nil, nil, args...); status != ExitFailed || !strings.Contains(errs, "no daemon") {
 			t.Errorf("%v: status %d\n%s%s", args, status, out, errs)
 		}

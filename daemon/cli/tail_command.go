@@ -2,15 +2,13 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 
 	"github.com/drover-run/drover/daemon"
 
 	"github.com/drover-run/drover/daemon/cli/console"
 	"github.com/drover-run/drover/daemon/cli/exit"
-	"github.com/drover-run/drover/daemon/cli/messagefile"
+	"github.com/drover-run/drover/daemon/cli/profile"
 	"github.com/drover-run/drover/daemon/internal/api"
 )
 
@@ -48,7 +46,9 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 		return exit.UsageError(err.Error())
 	}
 	style := console.StyleOf(std.OutIsTerminal, std.Env)
-	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) { c.printLine(std.Out, style, line) })
+	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) {
+		console.PrintLine(std.Out, style, c.Function, line, c.JSON)
+	})
 	if err != nil || c.Once || ctx.Err() != nil {
 		return err
 	}
@@ -56,15 +56,16 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	return err
 }
 
-func (c *tailCommand) printLine(out io.Writer, style console.Style, line daemon.LogLine) {
-	if c.JSON {
-		if text, err := json.Marshal(line); err == nil { // it was decoded from JSON
-			_, _ = fmt.Fprintln(out, string(messagefile.EscapeControls(text)))
-		}
-		return
+// profileCommand is `drover profile`.
+type profileCommand struct {
+	profile.Options
+	clientFlags
+}
+
+func (c *profileCommand) Run(ctx context.Context, std *IO) error {
+	client, err := c.newClient(ctx, std)
+	if err != nil {
+		return err
 	}
-	if line.Dropped > 0 {
-		_, _ = fmt.Fprintf(out, "... %d lines were dropped: the reader is too slow\n", line.Dropped)
-	}
-	_, _ = io.WriteString(out, style.For(out).Format(console.LineOf(c.Function, line)))
+	return c.Options.Run(ctx, client.WithoutTimeout(), std.Out, std.Err)
 }

@@ -18,7 +18,7 @@ func TestHostileLinesAreTamed(t *testing.T) {
 	line := daemon.LogLine{Text: hostile, Attrs: map[string]any{"message": hostile, "detail": "x\n\x1b[2Jy\nz", "k\x1b": 1, "rtl": "\u202etxt"}}
 	for _, json := range []bool{false, true} {
 		var out strings.Builder
-		(&tailCommand{JSON: json}).printLine(&out, console.Style{}, line)
+		console.PrintLine(&out, console.Style{}, "", line, json)
 		if text := out.String(); strings.ContainsAny(text, "\x1b\x07\r\u009b\u202e") && (!json || strings.ContainsAny(text, "\x1b\x07\r\u009b")) {
 			t.Errorf("json %v: %q", json, text)
 		}

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/handlers"
@@ -155,12 +154,14 @@ func (p *Pool) allWorkers() []*worker.Worker {
 	return append(all, p.suspects.Workers()...)
 }
 
-// Interrupt sends SIGINT to the workers of a pool, as Ctrl-C does in a terminal. A worker without a
-// terminal ignores it.
-func Interrupt(p *Pool) {
-	for _, w := range p.allWorkers() {
-		w.Process.Signal(syscall.SIGINT)
+// GroupsOf returns the groups of the workers that run a function: the pool's, and that of the function's own
+// workers while it is quarantined.
+func (p *Pool) GroupsOf(function string) []*worker.Group {
+	groups := []*worker.Group{p.launcher.group}
+	if own := p.quarantine.handlerOf(function); own != nil {
+		groups = append(groups, own.pool.launcher.group)
 	}
+	return groups
 }
 
 // handleBlock handles a block of an event loop.

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps/labels"
 	"github.com/drover-run/drover/daemon/internal/dispatch"
 	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
 	"github.com/drover-run/drover/handlers"
@@ -19,6 +20,8 @@ type Function struct {
 	Connection string // the connection of its trigger
 	App        string // of its pool; empty if no pool runs it
 	Pool       *Pool  // nil if no pool runs it
+	// Labels marks its goroutines for a profile; nil if it is no Go function.
+	Labels *labels.Switch
 	// Concurrency is the most that may be in flight, by the configuration; 0 is no limit.
 	Concurrency int
 

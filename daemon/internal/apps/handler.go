@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/drover-run/drover/configs"
+	"github.com/drover-run/drover/daemon/internal/apps/labels"
 	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/commandhandler"
@@ -27,6 +28,7 @@ func (s *Set) OpenHandler(f *Function, settings configs.Function) error {
 		if err != nil {
 			return err
 		}
+		own, f.Labels = labels.Mark(f.Name, own)
 		f.setOwnHandler(own, settings)
 	case h.Exec != nil:
 		return s.openCommand(f, settings)

@@ -10,7 +10,7 @@ import sys
 import traceback
 import zlib
 
-from drover.frames import CHUNK, MAX_LOAD, Cancel, Credit, Drain, Hello, Load, Reader, Settings
+from drover.frames import CHUNK, MAX_LOAD, Cancel, Credit, Drain, Hello, Load, Profile, Reader, Settings
 
 HEAD = struct.Struct("<IHBH")
 
@@ -39,7 +39,7 @@ def say(reader, item):
         return f"cancel {item.number}"
     if isinstance(item, Credit):
         return f"credit {item.number} {item.amount}"
-    if isinstance(item, (Hello, Load, Settings)):
+    if isinstance(item, (Hello, Load, Profile, Settings)):
         return f"json {len(item.payload)} {zlib.crc32(item.payload)}"
     number, index, body, meta, attempt, enqueued, deadline, origin = item
     of_origin = f"{len(origin)} {zlib.crc32(origin)}"

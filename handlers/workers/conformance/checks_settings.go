@@ -23,6 +23,37 @@ func threadedSettings(threads int) driver.Frame {
 	return driver.JSONFrame(protocol.Set, protocol.SettingsFrame{Threads: threads, Coroutines: 1, Threaded: all})
 }
 
+// profileFrame returns a PROFILE of the function sleep; period 0 ends it.
+func profileFrame(number, period int64) driver.Frame {
+	return driver.JSONFrame(protocol.Profile, protocol.ProfileFrame{Profile: number, Function: uint16(slices.Index(functions, "sleep")), Period: period})
+}
+
+// expectProfiled reads the result of a profile.
+func expectProfiled(s *session, number int64) {
+	var got protocol.ProfiledFrame
+	s.ExpectJSON(protocol.Profiled, &got, "profile", "lines", "stacks", "dropped")
+	if got.Profile != number || got.Error != "" {
+		s.Fail(fmt.Sprintf("a PROFILED %d, with the error %q", got.Profile, got.Error), fmt.Sprintf("that of %d, without", number))
+	}
+}
+
+// profileChecks sample the stacks of calls.
+var profileChecks = []check{{
+	name: "profile/twice", modes: all, needs: protocol.CanProfile, rule: "The worker answers each profile that was started with one PROFILED",
+	run: func(s *session) {
+		s.loadApp()
+		for number := range int64(2) {
+			s.Send(profileFrame(number, 1000), invokeFrame(0, "sleep", "50"))
+			s.expectAnswer(0, protocol.Done)
+			s.Send(profileFrame(12_345, 0), profileFrame(number, 0)) // the former is ignored
+			expectProfiled(s, number)
+		}
+		s.Send(profileFrame(7, 1000), drainFrame())
+		expectProfiled(s, 7)
+		s.ExpectExit0()
+	},
+}}
+
 // settingsChecks change the number of concurrent calls.
 var settingsChecks = []check{
 	{

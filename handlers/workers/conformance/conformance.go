@@ -65,6 +65,7 @@ func allChecks() (out []check) {
 		{cancelChecks, true},
 		{orderChecks, false},
 		{settingsChecks, false},
+		{profileChecks, false},
 		{outputChecks, false},
 		{streamChecks, false},
 		{templateChecks, false},

@@ -107,9 +107,10 @@ func FuzzDecode(f *testing.F) {
 		`{"id":-1,"level":"INFO","logger":"l","text":"t"}`, `{"period_us":100000,"lags_us":[1,2,99999999999]}`,
 		`{"block":4294967295,"function":-1,"took_us":9223372036854775807,"asleep_us":-1,"place":"p"}`,
 		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
-		`{"paths":["/app/a.py","b",""]}`, `{"paths":[1]}`, `null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
+		`{"profile":1,"lines":[{"function":"f","line":-1}],"stacks":[{"stack":[0],"samples":1,"time_us":9223372036854775807},{"stack":[1e9]}]}`,
+		`{"profile":1,"lines":[{}],"stacks":[{"stack":[0,0],"samples":3,"time_us":30000}],"dropped":{"samples":1}}`, `{"paths":["/app/a.py","b",""]}`, `{"paths":[1]}`, `null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
 	} {
-		for kind := Welcome; kind <= Imported; kind++ {
+		for kind := Welcome; kind <= Profiled; kind++ {
 			f.Add(byte(kind), []byte(text))
 		}
 	}
@@ -130,6 +131,8 @@ func FuzzDecode(f *testing.F) {
 			into = new(ImportedFrame)
 		case Blocked:
 			into = new(BlockedFrame)
+		case Profiled:
+			into = new(ProfiledFrame)
 		default:
 			into = new(StatsFrame)
 		}
@@ -138,6 +141,13 @@ func FuzzDecode(f *testing.F) {
 				t.Fatal(err)
 			}
 			return
+		}
+		if profiled, ok := into.(*ProfiledFrame); ok {
+			for _, s := range profiled.Stacks {
+				if s.Samples < 0 || s.TotalTime() < 0 || len(s.Lines) == 0 || slices.Max(s.Lines) >= len(profiled.Lines) || slices.Min(s.Lines) < 0 {
+					t.Fatalf("a stack %+v of %d lines", s, len(profiled.Lines))
+				}
+			}
 		}
 		if outcome, ok := into.(*Outcome); ok && !(outcome.After >= 0 && outcome.After <= maxAfter) {
 			t.Fatalf("after %v", outcome.After)

@@ -19,14 +19,15 @@ type Kind byte
 
 // The frames that the daemon sends.
 const (
-	Hello  Kind = 1
-	Load   Kind = 2
-	Invoke Kind = 3
-	Cancel Kind = 4
-	Drain  Kind = 5
-	Fork   Kind = 6
-	Set    Kind = 7
-	Credit Kind = 8
+	Hello   Kind = 1
+	Load    Kind = 2
+	Invoke  Kind = 3
+	Cancel  Kind = 4
+	Drain   Kind = 5
+	Fork    Kind = 6
+	Set     Kind = 7
+	Credit  Kind = 8
+	Profile Kind = 9
 )
 
 // The frames that a worker sends.
@@ -43,11 +44,12 @@ const (
 	Replace  Kind = 74
 	Imported Kind = 75
 	Part     Kind = 76
+	Profiled Kind = 77
 )
 
 var names = map[Kind]string{
-	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS", Credit: "CREDIT",
-	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE", Imported: "IMPORTED", Part: "PART",
+	Hello: "HELLO", Load: "LOAD", Invoke: "INVOKE", Cancel: "CANCEL", Drain: "DRAIN", Fork: "FORK", Set: "SETTINGS", Credit: "CREDIT", Profile: "PROFILE",
+	Welcome: "WELCOME", Ready: "READY", Failed: "FAILED", Result: "RESULT", Log: "LOG", Stats: "STATS", Forked: "FORKED", Blocked: "BLOCKED", Alive: "ALIVE", Replace: "REPLACE", Imported: "IMPORTED", Part: "PART", Profiled: "PROFILED",
 }
 
 func (k Kind) String() string {
@@ -75,6 +77,7 @@ const (
 	CanAzure        = "azure"         // a worker runs the functions of function apps
 	CanStream       = "stream"        // responses are sent in parts, by PART, as CREDIT allows
 	CanBatch        = "batch"         // functions take batches of messages
+	CanProfile      = "profile"       // a worker samples the stacks of calls: PROFILE starts and ends it, PROFILED has the result
 )
 
 // Status is how a call ended.
@@ -100,7 +103,7 @@ const (
 const (
 	// DefaultMax is the size of an INVOKE and a RESULT: a body of 128 MiB and its attributes.
 	DefaultMax = 130 << 20
-	// MaxLoad is the size of a LOAD and a READY.
+	// MaxLoad is the size of a LOAD, a READY and a PROFILED.
 	MaxLoad = 8 << 20
 	// MaxOutcome is the size of a FAILED, and of a RESULT that is not a success.
 	MaxOutcome = 1 << 20
@@ -113,7 +116,7 @@ func frameLimit(kind Kind, maximum int) int {
 	switch kind {
 	case Invoke, Result:
 		return maximum
-	case Load, Ready:
+	case Load, Ready, Profiled:
 		return MaxLoad
 	case Failed:
 		return MaxOutcome
@@ -311,6 +314,8 @@ func DecodeFrame(kind Kind, payload []byte, into any) error {
 		if v.Took < 0 || len(v.Place) > MaxPlace {
 			return protocolError("a %v of %d µs and with a place of %d bytes, where %d are the most", kind, v.Took, len(v.Place), MaxPlace)
 		}
+	case *ProfiledFrame:
+		return v.check()
 	case *Outcome:
 		if v.After < 0 || v.After > maxAfter {
 			return protocolError("a %v with after %v, where 0 to %d seconds are allowed", kind, v.After, maxAfter)

@@ -58,7 +58,11 @@ func Fuzz(f *testing.F, reader Reader) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(slices.Concat(set, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(0))
+	sample, err := protocol.AppendJSON(nil, protocol.Profile, protocol.ProfileFrame{Profile: 1, Period: 10_000})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(slices.Concat(set, sample, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(0))
 	f.Add(slices.Concat(set, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(protocol.Load))
 	for _, wrong := range [][]byte{{0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF}, {0xFF, 0xFF, 0xFF, 0xFF, 3}, {2, 0, 0, 0, 5, 0}, {3, 0, 0, 0, 4, 1, 2}, {1, 0, 0, 0, 0}, {5, 0, 0, 0, 3, 0, 0, 0, 0}} {
 		f.Add(slices.Concat(invoke, wrong), []byte{}, uint32(1<<20), uint16(2), byte(0))
@@ -110,7 +114,7 @@ type reading struct {
 }
 
 func (r reading) isDue(kind protocol.Kind) bool {
-	if kind == protocol.Set {
+	if kind == protocol.Set || kind == protocol.Profile {
 		return !r.plain && r.due == 0
 	}
 	return (kind == protocol.Hello || kind == protocol.Load) && (r.plain || r.due == kind)

@@ -1,15 +1,19 @@
 package worker
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/handlers/workers/process"
+	"github.com/drover-run/drover/handlers/workers/profiling"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
 
@@ -87,6 +91,9 @@ type Group struct {
 	mu   sync.Mutex
 	live map[*Worker]struct{}
 	past []Measures // of workers that have ended
+
+	profile  *profiling.Session // nil: none runs
+	profiles int64              // how many have begun
 }
 
 // NewGroup returns a group without workers.
@@ -107,6 +114,9 @@ func (g *Group) removeWorker(w *Worker) {
 	defer g.mu.Unlock()
 	delete(g.live, w)
 	addSums(g.past, w)
+	if g.profile != nil {
+		g.profile.Leave(profiled{w})
+	}
 }
 
 // addSums adds the measures of a worker's calls.
@@ -137,8 +147,91 @@ func (g *Group) Measures() []Measures {
 	return out
 }
 
+// Interrupt sends SIGINT to the workers, as Ctrl-C does in a terminal. A worker without a terminal
+// ignores it.
+func (g *Group) Interrupt() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for w := range g.live {
+		w.Process.Signal(syscall.SIGINT)
+	}
+}
+
+// ErrProfiled is the error of a profile while another one runs.
+var ErrProfiled = errors.New("another profile runs in its workers; wait for its end")
+
+// Profile samples the stacks of a function's calls for a time, in all workers, also in those that start
+// meanwhile. If ctx ends first, the workers stop to sample, and Profile returns the error of ctx. Other errors
+// are ErrProfiled, profiling.ErrUnsupported, and that the pool has no such function.
+func (g *Group) Profile(ctx context.Context, function string, length time.Duration) (profiling.Result, error) {
+	index := slices.IndexFunc(g.cfg.Functions, func(f Function) bool { return f.Name == function })
+	if index < 0 {
+		return profiling.Result{}, fmt.Errorf("the pool has no function %q", function)
+	}
+	g.mu.Lock()
+	if g.profile != nil {
+		g.mu.Unlock()
+		return profiling.Result{}, ErrProfiled
+	}
+	g.profiles++
+	g.profile = profiling.New(g.profiles, uint16(index))
+	profile := g.profile
+	for w := range g.live {
+		if runsCalls(w) {
+			profile.Join(profiled{w})
+		}
+	}
+	g.mu.Unlock()
+	defer g.setProfile(nil)
+	return profile.Run(ctx, length)
+}
+
+func (g *Group) setProfile(to *profiling.Session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.profile = to
+}
+
+// joinProfile makes a worker that has become ready sample, if a profile runs.
+func (g *Group) joinProfile(w *Worker) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.profile != nil && runsCalls(w) {
+		g.profile.Join(profiled{w})
+	}
+}
+
+// receiveProfile passes the result of a worker to the running profile.
+func (g *Group) receiveProfile(w *Worker, f *protocol.ProfiledFrame) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.profile != nil {
+		g.profile.Receive(profiled{w}, f)
+	}
+}
+
+// profiled is a worker during a profile.
+type profiled struct{ *Worker }
+
+// Label implements profiling.Worker.
+func (p profiled) Label() string { return fmt.Sprintf("worker %d", p.Process.PID) }
+
+// SendFrame implements profiling.Worker.
+func (p profiled) SendFrame(frame []byte) { p.queueFrame(frame) }
+
+// runsCalls reports whether a worker has loaded the code, and is no template.
+func runsCalls(w *Worker) bool {
+	select {
+	case <-w.Loaded:
+	default:
+		return false
+	}
+	isTemplate := w.forked != nil && w.HasCapability(protocol.CanFork)
+	return w.Ready != nil && (!isTemplate || w.Ready.Unforkable != "")
+}
+
 func (g *Group) helloFrame() protocol.HelloFrame {
-	can := []string{protocol.CanStats, protocol.CanSessionState, protocol.CanFork}
+	can := []string{protocol.CanStats, protocol.CanSessionState, protocol.CanFork, protocol.CanProfile}
 	if !g.cfg.Debugged {
 		can = append(can, protocol.CanLog, protocol.CanHeartbeat)
 	}

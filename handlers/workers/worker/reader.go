@@ -78,6 +78,8 @@ func (r *reader) handleFrame(kind protocol.Kind, payload []byte) error {
 		return r.handleResult(payload)
 	case kind == protocol.Part && answered:
 		return r.handlePart(payload)
+	case kind == protocol.Profiled && answered:
+		return r.handleProfiled(payload)
 	case kind == protocol.Stats && answered:
 		return r.handleStats(payload)
 	case kind == protocol.Blocked && answered:
@@ -149,6 +151,7 @@ func (r *reader) handleReady(kind protocol.Kind, payload []byte) error {
 	}
 	r.finishLoad()
 	r.ApplySettings() // they may have changed during the load
+	r.group.joinProfile(r.Worker)
 	return nil
 }
 
@@ -331,6 +334,16 @@ func (r *reader) handleImported(payload []byte) error {
 	if r.group.cfg.Imported != nil {
 		r.group.cfg.Imported(frame.Paths)
 	}
+	return nil
+}
+
+// handleProfiled passes on the result of a profile.
+func (r *reader) handleProfiled(payload []byte) error {
+	var frame protocol.ProfiledFrame
+	if err := protocol.DecodeFrame(protocol.Profiled, payload, &frame); err != nil {
+		return err
+	}
+	r.group.receiveProfile(r.Worker, &frame)
 	return nil
 }
 

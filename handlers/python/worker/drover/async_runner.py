@@ -12,14 +12,16 @@ from drover import frames
 from drover.awaitables import is_awaitable
 from drover.event_loops import worker_loop
 from drover.exit import broken, end_child, fail, leave_loop
-from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Settings
+from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Profile, Settings
 from drover.functions import Function, outcome
 from drover.logs import Output, current
 from drover.loop_lag import LoopLag
 from drover.loop_watchdog import LoopWatchdog
 from drover.measures import INTERVAL, Steps, now
+from drover.profiling import profiler
 from drover.results import PLAIN, refuse, streamed_body
 from drover.runner import NOT_TRIED, NOTHING
+from drover.stack_locations import StackLocations
 from drover.streaming import send_parts_async, streams
 from drover.thread_pool_runner import ThreadPoolRunner
 from drover.timeouts import RunningCall
@@ -44,6 +46,7 @@ class AsyncRunner(ThreadPoolRunner):
         self.has_pool = any(not f.is_async for f in functions)
         self.lag: LoopLag
         self.leaving: asyncio.Task[None] | None = None  # the task that ends the process
+        self.locations = StackLocations(self)
         self.watchdog = LoopWatchdog(self) if writer.blocked else None
 
     def run(self, got: Sequence[Frame]) -> NoReturn:
@@ -141,6 +144,8 @@ class AsyncRunner(ThreadPoolRunner):
                 self.cancel(item.number)
             elif type(item) is Credit:
                 streams.grant(item.number, item.amount)
+            elif type(item) is Profile:
+                profiler.take(item.payload)
         self.more()
 
     def cancel(self, number: int) -> None:

@@ -24,6 +24,7 @@ class _Writer(Protocol):
     """The part of frames.Writer that this module uses."""
 
     forked: bool
+    before_end: Callable[[], object]
 
     def flush(self) -> None: ...
 
@@ -61,6 +62,8 @@ def hooks() -> Iterator[Callable[[], object]]:
 
 def begin_hooks(writer: _Writer) -> bool:
     """Ensures that the process ends in time; returns whether the app has at_exit functions."""
+    if not writer.forked:
+        writer.before_end()
     writer.flush()
     if writer.forked:
         return False

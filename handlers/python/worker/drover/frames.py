@@ -27,19 +27,19 @@ from drover.payloads import FAILURE
 from drover.streams import flush_foreign
 
 PROTOCOL = 4
-HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS, CREDIT = 1, 2, 3, 4, 5, 6, 7, 8
-WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE, IMPORTED, PART = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76
+HELLO, LOAD, INVOKE, CANCEL, DRAIN, FORK, SETTINGS, CREDIT, PROFILE = 1, 2, 3, 4, 5, 6, 7, 8, 9
+WELCOME, READY, FAILED, RESULT, LOG, STATS, FORKED, BLOCKED, ALIVE, REPLACE, IMPORTED, PART, PROFILED = 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77
 CAPABILITIES = [
-    "azure", "batch", "blocked", "cancel", "fork", "heartbeat", "imports", "log", "origin", "outputs", "properties", "session_state", "settings", "stats",
-    "stream",
+    "azure", "batch", "blocked", "cancel", "fork", "heartbeat", "imports", "log", "origin", "outputs", "profile", "properties", "session_state", "settings",
+    "stats", "stream",
 ]  # fmt: skip
 WITH_STATE = 1  # in the flags of an INVOKE: its session's state precedes meta
 WITH_ORIGIN = 2  # likewise: the source's own fields precede meta, after the state
 UNMEASURED = 0xFFFFFFFF  # a cpu or held that was not measured
 NO_STATE = 0xFFFFFFFF  # a state's length if the session has no state
 WITH_HEAD, LAST = 1, 2  # in the flags of a PART: the head of a response precedes its bytes; it completes the body
-MAX_LOAD = 8 << 20  # the largest LOAD, in bytes
-MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN, SETTINGS and PART
+MAX_LOAD = 8 << 20  # the largest LOAD and PROFILED, in bytes
+MAX_SMALL = 256 << 10  # the largest HELLO, CANCEL, DRAIN, SETTINGS, PROFILE and PART
 CHUNK = 256 << 10  # the most that one read returns, in bytes
 # The sizes in bytes from which a payload is not copied behind the head of its frame, and from which
 # it is sent by a separate system call.
@@ -114,8 +114,15 @@ class Settings(NamedTuple):
     payload: bytes
 
 
-Frame = Union[Invocation, Cancel, Credit, Drain, Hello, Load, Settings]
-_WITH_JSON = {HELLO: Hello, LOAD: Load, SETTINGS: Settings}
+class Profile(NamedTuple):
+    """A PROFILE, with its JSON."""
+
+    payload: bytes
+
+
+Frame = Union[Invocation, Cancel, Credit, Drain, Hello, Load, Profile, Settings]
+_WITH_JSON = {HELLO: Hello, LOAD: Load, PROFILE: Profile, SETTINGS: Settings}
+_ANY_TIME = SETTINGS, PROFILE  # the frames of JSON that may come at any time after READY
 
 
 def _cut_state(data: bytes, at: int) -> tuple[bytes | None, int]:
@@ -231,7 +238,7 @@ class Reader:
                 got.append(Credit._make(_CREDIT.unpack(payload)))
             elif kind == DRAIN and not payload:
                 got.append(Drain())
-            elif kind == self.due or kind == SETTINGS and self.due is None:
+            elif kind == self.due or kind in _ANY_TIME and self.due is None:
                 got.append(_WITH_JSON[kind](payload))
             else:
                 raise ValueError(f"a frame of type {kind} and {length} bytes")
@@ -264,7 +271,7 @@ class Reader:
         kind = data[at + 4] if end - at > 4 else None
         if kind == INVOKE:
             most = self.max
-        elif kind is None or kind in (CANCEL, CREDIT, DRAIN) or kind == SETTINGS and self.due is None:
+        elif kind is None or kind in (CANCEL, CREDIT, DRAIN) or kind in _ANY_TIME and self.due is None:
             most = MAX_SMALL
         elif kind == self.due:
             most = MAX_LOAD if kind == LOAD else MAX_SMALL
@@ -295,6 +302,7 @@ class Writer:
         self.imports = False  # whether it accepts IMPORTED
         self.last = 0  # the time of the last flush, by time.perf_counter_ns
         self.forked = False  # whether this is a child of the worker, which must send nothing
+        self.before_end: Callable[[], object] = bool  # called before the process ends
         self.watch = Watch(self)
 
     def result(self, number: int, status: int, wall: int, payload: bytes = b"", cpu: int = -1, held: int = -1) -> None:
@@ -323,7 +331,10 @@ class Writer:
             self._out.append(b"".join((_PART.pack(_PART_FIXED + len(head) + len(data), PART, number, flags), head, data)))
 
     def json(self, kind: int, value: Mapping[str, Any]) -> None:
-        payload = json.dumps(value).encode()
+        self.encoded(kind, json.dumps(value).encode())
+
+    def encoded(self, kind: int, payload: bytes) -> None:
+        """Queues a frame whose payload is encoded."""
         self._out.append(_HEAD.pack(1 + len(payload), kind) + payload)
 
     def alive(self) -> None:

@@ -7,10 +7,11 @@ from typing import Sequence
 
 from drover import frames, unpatched
 from drover.exit import broken, fail, leave
-from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Settings
+from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Profile, Settings
 from drover.functions import Function
 from drover.logs import Output, current
 from drover.measures import GilSampler, now
+from drover.profiling import profiler
 from drover.runner import Runner
 from drover.streaming import Stream, streams
 from drover.streams import has_foreign
@@ -51,6 +52,8 @@ class MainThreadRunner(Runner):
                 self.cancel(item.number)
             elif type(item) is Credit:
                 streams.grant(item.number, item.amount)
+            elif type(item) is Profile:
+                profiler.take(item.payload)
 
     def look(self, late: float) -> bool:
         """Called by the watch while functions run: if one takes long, its cancellation may

@@ -18,7 +18,9 @@ from drover.functions import Function, outcome
 from drover.invocations import ids
 from drover.logs import Output, send
 from drover.measures import HAS_CPU_CLOCK, INTERVAL, cpu_now, now
+from drover.profiling import profiler
 from drover.results import PLAIN, Misaddressed, Unsendable, refuse, streamed_body
+from drover.stack_locations import StackLocations
 from drover.streaming import Stream, send_parts, streams
 from drover.timeouts import Interrupter, RunningCall
 
@@ -74,6 +76,7 @@ class Runner:
         self.replaced = False  # whether this worker has requested its replacement
         self.running: list[RunningCall] = []  # the calls that a Timeout can interrupt
         self.interrupter: Interrupter | None = None  # raises Timeout; None if that is impossible
+        self.locations: StackLocations | None = None  # of an event loop in the main thread
         self.threaded = AsyncInThreads()  # runs coroutines on event loops of threads
         self.watch = writer.watch
         self.watch.runs = self.runs
@@ -84,6 +87,7 @@ class Runner:
             os.register_at_fork(after_in_child=_forked)
         Runner.serving = self
         streams.wait = self.await_credit
+        profiler.owner = self
         if before is not None:
             self.waiting, self.contexts, self.cancelled, self.draining = before.waiting, before.contexts, before.cancelled, before.draining
             self.replaced = before.replaced

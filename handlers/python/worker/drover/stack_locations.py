@@ -101,6 +101,20 @@ class StackLocations:
                 return running.number
         return -1
 
+    def step(self, frame: FrameType | None) -> list[FrameType]:
+        """Returns the frames of the callback or step that the loop runs, the innermost first: those of
+        the function, if it began in this step."""
+        stack: list[FrameType] = []
+        length = 0
+        while frame is not None and frame.f_code is not self._base:
+            if frame.f_code is self._serving:
+                return stack or [frame]
+            stack.append(frame)
+            if frame.f_code.co_filename not in _MACHINERY:
+                length = len(stack)
+            frame = frame.f_back
+        return stack[:length]
+
     def lines(self, frame: FrameType | None) -> list[Line]:
         """Returns a stack as (file, line, function), the innermost first."""
         lines: list[Line] = []

@@ -8,10 +8,11 @@ from typing import Sequence
 
 from drover import frames, unpatched
 from drover.exit import fail, leave
-from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Settings
+from drover.frames import Cancel, Credit, Drain, Frame, Invocation, Profile, Settings
 from drover.functions import Function
 from drover.logs import Output, current
 from drover.measures import GilSampler
+from drover.profiling import profiler
 from drover.runner import Runner
 from drover.streaming import streams
 from drover.timeouts import RunningCall, ThreadInterrupter
@@ -166,6 +167,8 @@ class ThreadPoolRunner(Runner):
                     self.cancel(item.number)
                 elif type(item) is Credit:
                     streams.grant(item.number, item.amount)
+                elif type(item) is Profile:
+                    profiler.take(item.payload)
             got = self.reader.read()
 
     def end_threads(self, got: Sequence[Frame]) -> int:
@@ -190,6 +193,8 @@ class ThreadPoolRunner(Runner):
                         self.cancel(item.number)
                     elif type(item) is Credit:
                         streams.grant(item.number, item.amount)
+                    elif type(item) is Profile:
+                        profiler.take(item.payload)
                 if ended in unpatched.select([self.sock.fileno(), ended], [], [])[0]:
                     break
                 got = self.reader.read()

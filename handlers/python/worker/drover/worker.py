@@ -25,6 +25,7 @@ from drover.heartbeat import Heartbeat
 from drover.imports import Imports
 from drover.logs import Output
 from drover.main_thread_runner import MainThreadRunner
+from drover.profiling import profiler
 from drover.runner import Runner
 from drover.stacks import at_fatal_signals, last_words
 from drover.streaming import streams
@@ -39,7 +40,8 @@ def main() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon handles a terminal's Ctrl-C
         debugging.refuse_breakpoints()
     writer, reader = Writer(sock), Reader(sock)
-    streams.writer = writer
+    streams.writer = profiler.writer = writer
+    writer.before_end = profiler.finish
     try:
         _serve(sock, reader, writer)
     except (OSError, EOFError) as error:
