@@ -11,7 +11,7 @@ import (
 
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/profiling"
-	"github.com/drover-run/drover/handlers/workers/worker"
+	group "github.com/drover-run/drover/handlers/workers/worker"
 	"github.com/drover-run/drover/triggers"
 )
 
@@ -149,11 +149,11 @@ func TestProfile(t *testing.T) {
 // startProfile profiles a function until ctx ends or the time is over, and returns when that has begun.
 func startProfile(ctx context.Context, t *testing.T, p *workers.Pool, function string, length time.Duration) <-chan profiling.Result {
 	t.Helper()
-	group, done := p.GroupsOf(function)[0], make(chan profiling.Result, 1)
+	own, done := p.GroupsOf(function)[0], make(chan profiling.Result, 1)
 	go func() {
-		r, err := group.Profile(ctx, function, length)
-		for errors.Is(err, worker.ErrProfiled) { // by the attempts below
-			r, err = group.Profile(ctx, function, length)
+		r, err := own.Profile(ctx, function, length)
+		for errors.Is(err, group.ErrProfiled) { // by the attempts below
+			r, err = own.Profile(ctx, function, length)
 		}
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
@@ -163,8 +163,8 @@ func startProfile(ctx context.Context, t *testing.T, p *workers.Pool, function s
 	eventually(t, "the profile runs", func() bool {
 		none, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := group.Profile(none, function, time.Hour)
-		return errors.Is(err, worker.ErrProfiled)
+		_, err := own.Profile(none, function, time.Hour)
+		return errors.Is(err, group.ErrProfiled)
 	})
 	return done
 }

@@ -37,7 +37,7 @@ type Options struct {
 func (*Options) Help() string {
 	return `Shows where a function spends its time. Calls in all workers and instances are sampled about 100 times per second. Two files are written: a flame graph, which a browser opens, and a profile for go tool pprof. Functions continue to run; Ctrl-C ends the profile without files.
 
-Python and Node.js functions are sampled whether they compute or wait, an async call only while it runs on the event loop, and Go functions while they compute.
+Python functions are sampled whether they compute or wait, async ones only while they run on the event loop. Go and Node.js functions are sampled while they compute.
 
 Examples:
 

@@ -14,7 +14,6 @@ import (
 	"github.com/drover-run/drover/daemon/internal/apps"
 	"github.com/drover-run/drover/handlers/workers/profiling"
 	"github.com/drover-run/drover/handlers/workers/protocol"
-	"github.com/drover-run/drover/handlers/workers/worker"
 )
 
 // unprofilableError is why a function cannot be profiled, and what to do instead.

@@ -58,13 +58,14 @@ class Calls {
   #draining = false;
   #left = false; // the process ends
 
-  constructor(functions, threads, writer, output, lag, watch) {
+  constructor(functions, threads, writer, output, lag, watch, profiler) {
     this.functions = functions;
     this.threads = threads;
     this.writer = writer;
     this.output = output;
     this.lag = lag;
     this.watch = watch;
+    this.profiler = profiler;
     writer.drained = () => this.pump();
   }
 
@@ -115,6 +116,7 @@ class Calls {
     if (!this.#draining || this.#count > 0 || this.#left) return;
     this.#left = true;
     atEnd(this.output).finally(() => {
+      this.profiler.finish();
       this.writer.end();
       process.exit(0);
     });

@@ -4,8 +4,8 @@
 const { writeSync, writevSync } = require('node:fs');
 
 const PROTOCOL = 4;
-const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5, CREDIT = 8;
-const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73, IMPORTED = 75, PART = 76;
+const HELLO = 1, LOAD = 2, INVOKE = 3, CANCEL = 4, DRAIN = 5, CREDIT = 8, PROFILE = 9;
+const WELCOME = 65, READY = 66, FAILED = 67, RESULT = 68, LOG = 69, STATS = 70, BLOCKED = 72, ALIVE = 73, IMPORTED = 75, PART = 76, PROFILED = 77;
 const OK = 0, FAILURE = 1, REJECT = 2, RETRY = 3, NOT_TRIED = 4, STATE = 5, VERDICTS = 6;
 
 const DESCRIBED = 128; // added to OK and STATE: the output follows its properties
@@ -117,7 +117,7 @@ class Reader {
     switch (kind) {
       case INVOKE: return this.max;
       case LOAD: return MAX_LOAD;
-      case HELLO: case CANCEL: case CREDIT: case DRAIN: return MAX_SMALL;
+      case HELLO: case CANCEL: case CREDIT: case DRAIN: case PROFILE: return MAX_SMALL;
     }
     throw new Error(`a frame of type ${kind}`);
   }
@@ -431,7 +431,7 @@ function after(parts, n) {
 }
 
 module.exports = {
-  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, CREDIT, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE, IMPORTED,
+  PROTOCOL, HELLO, LOAD, INVOKE, CANCEL, DRAIN, CREDIT, PROFILE, WELCOME, READY, FAILED, RESULT, LOG, STATS, BLOCKED, ALIVE, IMPORTED, PROFILED,
   HEAD, OK, FAILURE, REJECT, RETRY, NOT_TRIED, STATE, VERDICTS, DESCRIBED, SENT, MAX_SENT, EMPTY, Reader, Writer,
   cutBatch, cutTexts, putHead, putProperties, putOutputs, putState,
 };

@@ -11,14 +11,16 @@ const { Imports } = require('./imports');
 const { LoadError, load } = require('./load');
 const { NoOutput, Output, current } = require('./logs');
 const { oneLine, stack } = require('./outcome');
+const { Profiler } = require('./profiling');
 const { Watch } = require('./watch');
 
-const CAPABILITIES = ['batch', 'blocked', 'cancel', 'heartbeat', 'imports', 'log', 'origin', 'outputs', 'properties', 'session_state', 'stats', 'stream'];
+const CAPABILITIES = ['batch', 'blocked', 'cancel', 'heartbeat', 'imports', 'log', 'origin', 'outputs', 'profile', 'properties', 'session_state', 'stats', 'stream'];
 
 const writer = new frames.Writer(3);
 let daemon; // its capabilities
 let output;
 let calls;
+let profiler;
 let loading = false;
 let draining = false;
 
@@ -56,6 +58,10 @@ function take(kind, payload) {
     case frames.CREDIT:
       if (calls === undefined) throw new Error('a CREDIT before READY');
       calls.grant(payload.readUInt32LE(0), payload.readUInt32LE(4));
+      return;
+    case frames.PROFILE:
+      if (profiler === undefined) throw new Error('a PROFILE before READY');
+      profiler.take(object(kind, payload));
       return;
     case frames.DRAIN:
       draining = true;
@@ -96,7 +102,8 @@ async function start({ app, functions, threads }) {
   const lag = daemon.has('stats') && loaded.some(({ isAsync }) => isAsync) ? new Lag(writer, () => calls.busy) : undefined;
   const wants = { alive: daemon.has('heartbeat'), blocked: daemon.has('blocked') };
   const watch = wants.alive || wants.blocked ? new Watch(writer, () => calls.busy, () => current.getStore(), wants) : undefined;
-  calls = new Calls(loaded, threads, writer, output, lag, watch);
+  profiler = new Profiler(writer, loaded);
+  calls = new Calls(loaded, threads, writer, output, lag, watch, profiler);
   loading = false;
   imports?.ready(watch?.thread);
   writer.json(frames.READY, { functions: loaded.map(({ name, isAsync }) => ({ name, kind: isAsync ? 'async' : 'sync' })) });

@@ -63,6 +63,7 @@ func Fuzz(f *testing.F, reader Reader) {
 		f.Fatal(err)
 	}
 	f.Add(slices.Concat(set, sample, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(0))
+	f.Add(slices.Concat(sample, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(0))
 	f.Add(slices.Concat(set, invoke), []byte{2}, uint32(1<<20), uint16(2), byte(protocol.Load))
 	for _, wrong := range [][]byte{{0, 0, 0, 0}, {0xFF, 0xFF, 0xFF, 0xFF}, {0xFF, 0xFF, 0xFF, 0xFF, 3}, {2, 0, 0, 0, 5, 0}, {3, 0, 0, 0, 4, 1, 2}, {1, 0, 0, 0, 0}, {5, 0, 0, 0, 3, 0, 0, 0, 0}} {
 		f.Add(slices.Concat(invoke, wrong), []byte{}, uint32(1<<20), uint16(2), byte(0))
@@ -114,8 +115,11 @@ type reading struct {
 }
 
 func (r reading) isDue(kind protocol.Kind) bool {
-	if kind == protocol.Set || kind == protocol.Profile {
+	switch kind {
+	case protocol.Set:
 		return !r.plain && r.due == 0
+	case protocol.Profile:
+		return r.plain || r.due == 0
 	}
 	return (kind == protocol.Hello || kind == protocol.Load) && (r.plain || r.due == kind)
 }
