@@ -191,8 +191,8 @@ func TestWorkersThatEndDuringAProfile(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if r := <-done; len(r.Notes) > 0 || r.Stacks.Total().Samples == 0 {
-		t.Errorf("%d samples of %d workers, %q", r.Stacks.Total().Samples, r.Workers, r.Notes)
+	if r := <-done; len(r.Notes) > 0 || r.Workers == 0 {
+		t.Errorf("%d workers, %q", r.Workers, r.Notes)
 	}
 	// The samples of one that is killed are missing, and the result says so.
 	done = startProfile(t.Context(), t, p, "dies", 3*time.Second)

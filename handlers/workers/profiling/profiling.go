@@ -53,6 +53,7 @@ type Session struct {
 	function uint16
 	joined   map[Worker]bool // whether its result is missing
 	missing  int
+	sampling bool // a worker that can sample has joined
 	ending   bool
 	refused  string // the last worker that cannot sample
 	result   Result
@@ -70,7 +71,7 @@ func New(number int64, function uint16) *Session {
 // workers that cannot sample.
 func (s *Session) Run(ctx context.Context, length time.Duration) (Result, error) {
 	s.mu.Lock()
-	unsupported, refused := len(s.joined) == 0 && s.refused != "", s.refused
+	unsupported, refused := !s.sampling && s.refused != "", s.refused
 	s.mu.Unlock()
 	if unsupported {
 		return Result{}, fmt.Errorf("%s: %w", refused, ErrUnsupported)
@@ -103,11 +104,11 @@ func (s *Session) Join(w Worker) {
 		return
 	}
 	if !w.HasCapability(protocol.CanProfile) {
-		s.refused = w.Label()
+		s.refused, s.joined[w] = w.Label(), false
 		s.addNote("%s cannot sample the stacks of calls", w.Label())
 		return
 	}
-	s.joined[w] = true
+	s.joined[w], s.sampling = true, true
 	s.missing++
 	s.send(w, Period)
 }
