@@ -31,7 +31,7 @@ func adminConfig(cfg *configs.Config, log *slog.Logger) admin.Config {
 
 // adminRoutes returns the routes of the admin API, from all packages that report something.
 func adminRoutes(d *Daemon) []admin.Route {
-	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), messageRoutes(d), reloadRoutes(d), profiles.Routes(d.profileView()))
+	return slices.Concat(status.AllRoutes(d.statusView()), pauseRoutes(d), messageRoutes(d), reloadRoutes(d), profiles.Routes(profileView(d)))
 }
 
 // OpenAPI returns the OpenAPI document of the admin API, as JSON.

@@ -47,7 +47,7 @@ func (d *Daemon) statusView() *status.View {
 }
 
 // profileView returns the state that package profiles uses.
-func (d *Daemon) profileView() *profiles.View {
+func profileView(d *Daemon) *profiles.View {
 	return &profiles.View{Config: d.Config, Running: d.runningFunctions, Fleet: d.currentFleet, DataDir: func() string { return d.cfg.DataDir }}
 }
 

@@ -100,7 +100,7 @@ var exactly = map[string][]string{
 	"internal/release/makerelease":   {"internal/release"},
 	"daemon/cli/tune/measure":        {"triggers", "handlers", "handlers/workers", "configs", "scaler/hostinfo", "daemon/cli/term", "daemon/cli/tune", "daemon/internal/apps", "daemon/internal/autoscale", "daemon/internal/telemetry"},
 	"daemon/internal/telemetry":      {},
-	"daemon/internal/profiles":       {"configs", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/apps/labels", "daemon/internal/instances", "handlers/workers/profiling", "handlers/workers/protocol"},
+	"daemon/internal/profiles":       {"configs", "daemon/internal/admin", "daemon/internal/api", "daemon/internal/apps", "daemon/internal/apps/labels", "daemon/internal/instances", "handlers/workers", "handlers/workers/profiling", "handlers/workers/protocol"},
 	"daemon/internal/apps/labels":    {"handlers", "triggers"},
 	"daemon/cli/profile":             {"daemon/cli/exit", "daemon/cli/profile/flamegraph", "daemon/cli/term", "daemon/internal/api"},
 	"daemon/cli/profile/flamegraph":  {"internal/chart"},

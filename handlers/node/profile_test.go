@@ -40,7 +40,7 @@ func TestProfile(t *testing.T) {
 		_, err := os.Stat(filepath.Join(app, "orders"))
 		return err == nil
 	})
-	group := p.GroupsOf("orders")[0]
+	group := workers.GroupsOf(p, "orders")[0]
 	for _, function := range []string{"orders", "once"} {
 		stop := make(chan struct{})
 		go func() {

@@ -64,7 +64,7 @@ func profileOf(t *testing.T, p *workers.Pool, app, function string, calls ...str
 			return err == nil
 		})
 	}
-	r, err := p.GroupsOf(function)[0].Profile(t.Context(), function, time.Second)
+	r, err := workers.GroupsOf(p, function)[0].Profile(t.Context(), function, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestProfile(t *testing.T) {
 // startProfile profiles a function until ctx ends or the time is over, and returns when that has begun.
 func startProfile(ctx context.Context, t *testing.T, p *workers.Pool, function string, length time.Duration) <-chan profiling.Result {
 	t.Helper()
-	own, done := p.GroupsOf(function)[0], make(chan profiling.Result, 1)
+	own, done := workers.GroupsOf(p, function)[0], make(chan profiling.Result, 1)
 	go func() {
 		r, err := own.Profile(ctx, function, length)
 		for errors.Is(err, group.ErrProfiled) { // by the attempts below
@@ -221,7 +221,7 @@ func TestInterruptedProfile(t *testing.T) {
 	cancel()
 	<-done
 	eventually(t, "the worker no longer samples", func() bool { return !sampling() })
-	if r, err := p.GroupsOf("names")[0].Profile(t.Context(), "names", time.Millisecond); err != nil || len(r.Notes) > 0 || r.Workers != 1 {
+	if r, err := workers.GroupsOf(p, "names")[0].Profile(t.Context(), "names", time.Millisecond); err != nil || len(r.Notes) > 0 || r.Workers != 1 {
 		t.Errorf("the next profile: %+v, %v", r, err)
 	}
 }

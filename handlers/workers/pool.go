@@ -154,9 +154,9 @@ func (p *Pool) allWorkers() []*worker.Worker {
 	return append(all, p.suspects.Workers()...)
 }
 
-// GroupsOf returns the groups of the workers that run a function: the pool's, and that of the function's own
+// GroupsOf returns the groups of the workers that run a function of a pool: the pool's, and that of the function's own
 // workers while it is quarantined.
-func (p *Pool) GroupsOf(function string) []*worker.Group {
+func GroupsOf(p *Pool, function string) []*worker.Group {
 	groups := []*worker.Group{p.launcher.group}
 	if own := p.quarantine.handlerOf(function); own != nil {
 		groups = append(groups, own.pool.launcher.group)

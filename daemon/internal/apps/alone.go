@@ -52,7 +52,7 @@ func (a *Standalone) AppPools() map[string]*Pool { return a.set.AllPools() }
 // Interrupt sends SIGINT to the workers, as Ctrl-C does in a terminal.
 func (a *Standalone) Interrupt() {
 	for _, p := range a.set.AllPools() {
-		for _, group := range p.GroupsOf(a.Name) {
+		for _, group := range workers.GroupsOf(p.Pool, a.Name) {
 			group.Interrupt()
 		}
 	}

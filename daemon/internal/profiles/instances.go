@@ -16,7 +16,7 @@ import (
 )
 
 // profileInstances profiles a function in instances, and adds up their profiles. An instance that
-// ends meanwhile is noted. The error is that of the first instance if none has a profile.
+// ends meanwhile is noted. If none has a profile, the error of the first is returned.
 func profileInstances(ctx context.Context, dataDir string, ids []int, name string, length time.Duration) (*api.Profile, error) {
 	if len(ids) == 0 {
 		return nil, errors.New("no instance is running; see drover explain")

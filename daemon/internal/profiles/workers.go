@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-run/drover/daemon/internal/api"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/handlers/workers/profiling"
 	"github.com/drover-run/drover/handlers/workers/protocol"
 )
@@ -23,7 +24,7 @@ func (e *unprofilableError) Error() string { return e.why }
 
 // profileWorkers profiles a function in the workers of its pool.
 func profileWorkers(ctx context.Context, f *apps.Function, length time.Duration) (*api.Profile, error) {
-	groups := f.Pool.GroupsOf(f.Name)
+	groups := workers.GroupsOf(f.Pool.Pool, f.Name)
 	results, errs := make([]profiling.Result, len(groups)), make([]error, len(groups))
 	var all sync.WaitGroup
 	for i, group := range groups {

@@ -19,7 +19,7 @@ class Profiler {
   #number = 0;
   #restore; // removes the marker
 
-  /** functions are those of the worker, by the daemon's index. */
+  /** functions has the worker's functions, by the daemon's index. */
   constructor(writer, functions) {
     this.#writer = writer;
     this.#functions = functions;
