@@ -37,6 +37,7 @@ type tuneCommand struct {
 	For      time.Duration `default:"2m" help:"Limit the time of the whole run (default: 2m)."`
 	Yes      bool          `short:"y" help:"Run without asking for confirmation. The function's effects are real."`
 	Write    writeFlag     `help:"Write the cheapest settings within 5 % of the best into the configuration; --write=best writes the best."`
+	Force    bool          `help:"With --write: write them even if other programs used more than a fifth of the machine."`
 	HTML     string        `name:"html" placeholder:"FILE" help:"Write the report as an HTML page with plots, too."`
 	JSON     bool          `name:"json" help:"Print the report as JSON."`
 
@@ -139,6 +140,9 @@ func (c *tuneCommand) Run(ctx context.Context, std *IO) error {
 
 // checkFlags returns an error if flags are invalid.
 func (c *tuneCommand) checkFlags() error {
+	if c.Force && c.Write == "" {
+		return exit.UsageError("--force is for --write: it writes numbers that were measured on a busy machine")
+	}
 	if c.For < time.Second {
 		return exit.UsageError("--for must be at least 1s")
 	}
@@ -249,12 +253,18 @@ func (c *tuneCommand) saveSettings(std *IO, out io.Writer, r *tune.Report, app s
 	}
 	file := functionapps.NumbersFile(c.Config)
 	byHand := fmt.Sprintf("set %s for app %s in %s", strings.Join(words, ", "), app, file)
+	why := r.WhyNotKept()
 	switch {
+	case c.Write == "" && why != "":
+		_, err := fmt.Fprintln(out, term.Printable("To keep them anyway, add --write --force, or "+byHand+"."))
+		return err
 	case c.Write == "":
 		_, err := fmt.Fprintln(out, term.Printable("To keep them, add --write, or "+byHand+"."))
 		return err
 	case r.Stopped:
 		return fmt.Errorf("%s is unchanged, because the run was stopped; to use its results, %s", file, byHand)
+	case why != "" && !c.Force:
+		return fmt.Errorf("%s is unchanged, because %s; run it again when the machine is quiet, or add --force; to use its results, %s", file, why, byHand)
 	}
 	diff, err := functionapps.WriteNumbers(c.Config, std.Env, app, numbers)
 	if err != nil {

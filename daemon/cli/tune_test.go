@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -189,7 +190,7 @@ func TestTuneWrites(t *testing.T) {
 	}
 	var out string
 	for seconds := 10; ; seconds *= 2 { // a busy machine needs more time
-		status, text, errs := command(t.Context(), nil, nil, tuneArgs(dir, fmt.Sprintf("work --messages DIR/m.jsonl --for %ds --yes --write", seconds))...)
+		status, text, errs := command(t.Context(), nil, nil, tuneArgs(dir, fmt.Sprintf("work --messages DIR/m.jsonl --for %ds --yes --write --force", seconds))...)
 		if out = text; status == ExitOK {
 			break
 		}
@@ -279,8 +280,8 @@ func TestTuneStopped(t *testing.T) {
 func TestTuneStoppedWithSomethingToTell(t *testing.T) {
 	dir := tuneDir(t)
 	file := filepath.Join(dir, "drover.yaml")
-	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 20s --processes 1,2 --threads 2 --yes --write")...)
-	out.WaitFor(t, "1 of 2: ")
+	out, interrupt := startCommand(t, tuneArgs(dir, "noted --messages DIR/m.jsonl --for 40s --processes 1,2 --threads 2 --yes --write")...)
+	out.WaitFor(t, "1 of 6: ")
 	status := interrupt()
 	for _, want := range []string{"stopped before all was measured", "Best: 1 process × 2 threads", "left out: 2 processes × 2 threads: the run was over before", " is unchanged, because the run was stopped", "set processes: 1, threads: 2 for app app in "} {
 		if !strings.Contains(out.String(), want) {
@@ -310,6 +311,7 @@ func TestTuneThatCannotBe(t *testing.T) {
 		"work --messages DIR/wrong --yes":                        {1, []string{"wrong:2: a message has no key \"bdy\""}},
 		"work --messages DIR/nowhere --yes":                      {1, []string{"reading messages"}},
 		"work --messages DIR/m.jsonl --yes --for 10ms":           {2, []string{"--for must be at least 1s"}},
+		"work --messages DIR/m.jsonl --yes --force":              {2, []string{"--force is for --write"}},
 		"work --messages DIR/m.jsonl --yes --threads 0":          {2, []string{"--threads has 0"}},
 		"work --messages DIR/m.jsonl --yes --processes 1,9999":   {2, []string{"--processes has 9999"}},
 		"work --messages DIR/m.jsonl --yes --html DIR/nowhere/x": {2, []string{"there is no directory DIR/nowhere"}},
@@ -351,5 +353,21 @@ func TestTuneAsks(t *testing.T) {
 		if !strings.Contains(text, "Run it? [y/N]") || !strings.Contains(text, want) || strings.Contains(want, "nothing") && status != ExitFailed {
 			t.Errorf("%q: status %d\n%s", answer, status, text)
 		}
+	}
+}
+
+// Numbers that were measured on a busy machine are not written, and not recommended.
+func TestTuneOnABusyMachine(t *testing.T) {
+	cell := tune.Cell{Settings: tune.Settings{Processes: 2, Threads: 3}, Throughput: 10}
+	report := &tune.Report{Cores: 2, Others: 1.04, Best: &cell, Cheapest: &cell}
+	var out bytes.Buffer
+	err := (&tuneCommand{configFlag: configFlag{Config: "drover.yaml"}, Write: writeCheapest}).saveSettings(nil, &out, report, "app")
+	want := "drover.yaml is unchanged, because other programs used 1.0 of 2 cores during the run, more than a fifth; run it again when the machine is quiet, or add --force; to use its results, set processes: 2, threads: 3 for app app in drover.yaml"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+	err = (&tuneCommand{configFlag: configFlag{Config: "drover.yaml"}}).saveSettings(nil, &out, report, "app")
+	if got := out.String(); err != nil || got != "To keep them anyway, add --write --force, or set processes: 2, threads: 3 for app app in drover.yaml.\n" {
+		t.Errorf("%v %s", err, got)
 	}
 }

@@ -48,6 +48,10 @@ type (
 	Sample = pool.Sample
 	// Function is one function's part of a Sample.
 	Function = pool.Function
+	// Examined are the delays of some calls of a Function.
+	Examined = pool.Examined
+	// Spread shows how much the calls of a Function differ.
+	Spread = pool.Spread
 	// Kind is the measured behaviour of a function.
 	Kind = profile.Kind
 	// Level is the state that calls run under.

@@ -41,7 +41,9 @@ func (c *Controller) Look(s Sample) Decision {
 		c.begun = true
 		c.climber.chooseFirst(s)
 	} else if seconds > 0 {
-		c.climber.profiles.See(s, s.Settings == last.Settings && s.Ready == last.Ready)
+		c.climber.profiles.See(s, profile.Conditions{
+			Seconds: seconds, Steady: s.Settings == last.Settings && s.Ready == last.Ready, Disturbed: c.climber.isDisturbed(s),
+		})
 		c.carryOut(s, c.guard.Look(s.At, passedCalls(s)))
 		if !c.held {
 			c.climber.takeSample(s, seconds)

@@ -84,6 +84,12 @@ func (c *climber) checkDisturbance(s Sample, seconds float64) bool {
 	return true
 }
 
+// isDisturbed reports that others use the machine much, or differently than when the base was
+// measured, so that a sample shows little about the functions.
+func (c *climber) isDisturbed(s Sample) bool {
+	return c.now.phase == PhaseDisturbed || profile.IsDisturbed(s)
+}
+
 // watchHold checks during hold whether the measurements still apply.
 func (c *climber) watchHold(s Sample, seconds float64) {
 	if !c.search.done {
@@ -98,6 +104,9 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 	}
 	by, err := gainFrom(c.base, now)
 	cpu := perCall(now) / perCall(c.base)
+	if c.profiles.Differ(s.Functions) {
+		cpu = 1 // it depends on which messages arrive
+	}
 	if math.Abs(by) > changed && math.Abs(by) > surely*err || cpu > 0 && math.Abs(math.Log(cpu)) > 2*changed {
 		w.off += seconds
 	} else {

@@ -48,7 +48,9 @@ type world struct {
 	leak     float64 // bytes/s
 	base     float64 // bytes a worker takes
 	leaked   float64
+	examines bool // calls are examined: their delays are measured
 
+	share   float64 // of its demand that a process got of the cores, in the step before
 	now     time.Duration
 	set     Settings
 	limits  map[string]int
@@ -150,6 +152,7 @@ func (w *world) step() {
 	}
 	room := math.Max(w.cores-w.daemon-w.others, 0.1*w.cores)
 	share := math.Min(1, room/math.Max(ask, 1e-9))
+	w.share = share
 	var ended float64
 	for n, p := range w.procs {
 		if asks[n] > 0 {
@@ -349,6 +352,7 @@ func (w *world) end(p *proc, i int) {
 		cpu /= 3 // the rest is computed on the executor's threads
 	}
 	f.CPU += cpu
+	w.examine(f, m, wall, cpu)
 	switch {
 	case !m.async:
 		f.Held += wall
@@ -363,6 +367,21 @@ func (w *world) end(p *proc, i int) {
 			f.HeldGIL++
 		}
 	}
+}
+
+// examine adds the delays of a call that is not async: what exceeds its own time is a wait for a core,
+// or for the GIL of its process, as the cores and the GIL are shared.
+func (w *world) examine(f *Function, m model, wall, cpu time.Duration) {
+	if !w.examines || m.async {
+		return
+	}
+	extra := max(wall-cpu-time.Duration(m.wait*float64(time.Second)), 0)
+	forCore := min(time.Duration((1/w.share-1)*float64(cpu)), extra)
+	f.Examined.Wall += wall
+	f.Examined.CPU += cpu
+	f.Examined.Delayed += forCore
+	f.Examined.Locked += extra - forCore
+	f.Examined.LockedMost += min(2*(extra-forCore), wall-cpu-forCore)
 }
 
 func (w *world) sample() Sample {

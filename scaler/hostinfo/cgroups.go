@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // group is a cgroup that limits this process: its own, or a visible one above it.
@@ -86,7 +87,7 @@ func groupsAbove(root, point, own string, v2 bool) (groups []group) {
 // isOutside reports whether a group is not below the root of the namespace.
 func isOutside(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
 
-// lookAtCPU lowers Cores to the lowest quota.
+// lookAtCPU lowers Cores to the lowest quota, and adds up for how long quotas withheld CPUs.
 func (r *Reader) lookAtCPU(m *Machine) error {
 	var errs []error
 	for _, g := range r.cpu {
@@ -101,8 +102,35 @@ func (r *Reader) lookAtCPU(m *Machine) error {
 		} else if cores < m.Cores {
 			m.Cores, m.CoresBy = cores, file
 		}
+		throttled, err := r.throttledTime(g)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		m.Throttled += throttled
 	}
 	return errors.Join(errs...)
+}
+
+// throttledTime returns for how long a quota has withheld CPUs from a group.
+func (r *Reader) throttledTime(g group) (time.Duration, error) {
+	name, unit := "throttled_time", time.Nanosecond
+	if g.v2 {
+		name, unit = "throttled_usec", time.Microsecond
+	}
+	file := filepath.Join(g.dir, "cpu.stat")
+	text, err := r.readFile(file)
+	if err != nil {
+		_, err = noLimit(err)
+		return 0, err
+	}
+	if !strings.Contains(text, name) { // a group without the controller, or the root
+		return 0, nil
+	}
+	n, err := numberAfter(text, name)
+	if err != nil || n > math.MaxInt64/uint64(unit) {
+		return 0, fmt.Errorf("%s: the time after %s is not a number", r.path(file), name)
+	}
+	return time.Duration(n) * unit, nil
 }
 
 // quotaV2 reads "50000 100000": a quota in µs per period in µs; "max" is not a quota.

@@ -39,9 +39,13 @@ type Machine struct {
 	// CoresBy is the origin of Cores, as text: a file, or "processors".
 	CoresBy string
 	// Busy is the total time that the CPUs were busy since the machine started, for any
-	// program. Time that a hypervisor gave to others is included. The resolution is 10 ms. See
-	// Others.
-	Busy time.Duration
+	// program. Time that a hypervisor gave to others is included, and it alone is Stolen. The
+	// resolution is 10 ms. See OthersBusy and StolenPart.
+	Busy, Stolen time.Duration
+	// Throttled is the total time for which CPUs were withheld from the cgroup of this process, and
+	// from those above it, because a CPU quota was used up: two CPUs for a second are two seconds.
+	// See ThrottledPart.
+	Throttled time.Duration
 
 	// MemoryLimit is the memory that this process, with the others in its cgroup, may use, in
 	// bytes: that of the machine, or the lowest limit of the cgroup and those above it. 0 is
@@ -68,6 +72,27 @@ func OthersBusy(before, now Machine, ours, elapsed time.Duration) float64 {
 		return math.NaN()
 	}
 	return max(0, (now.Busy-before.Busy-ours).Seconds()/elapsed.Seconds())
+}
+
+// StolenPart returns which part of the time in which the CPUs were busy between two results of
+// ReadMachine a hypervisor gave to others, 0 to 1; 0 if that is unknown.
+func StolenPart(before, now Machine) float64 {
+	if !before.Known || !now.Known || before.CPUs != now.CPUs || now.Busy <= before.Busy {
+		return 0
+	}
+	return min(max((now.Stolen-before.Stolen).Seconds()/(now.Busy-before.Busy).Seconds(), 0), 1)
+}
+
+// ThrottledPart returns for which part of the time in which the daemon's own processes were ready to
+// run between two results of ReadMachine a CPU quota stopped them, 0 to 1; 0 if that is unknown.
+// ours is their CPU time meanwhile, and elapsed the time between the two.
+func ThrottledPart(before, now Machine, ours, elapsed time.Duration) float64 {
+	throttled := now.Throttled - before.Throttled
+	// In another cgroup the counters are others.
+	if throttled <= 0 || ours < 0 || throttled > 2*elapsed*time.Duration(max(now.CPUs, 1)) {
+		return 0
+	}
+	return throttled.Seconds() / (throttled + ours).Seconds()
 }
 
 // Reader reads the state of the machine.
@@ -112,7 +137,7 @@ func (r *Reader) ReadMachine() (Machine, error) {
 	if text, err := r.readFile("proc/stat"); err != nil {
 		errs = append(errs, err)
 		m.Known = false
-	} else if m.Busy, err = busyTime(text, allowed); err != nil {
+	} else if m.Busy, m.Stolen, err = busyTime(text, allowed); err != nil {
 		errs = append(errs, fmt.Errorf("%s: %w", r.path("proc/stat"), err))
 		m.Known = false
 	}
@@ -128,10 +153,11 @@ func (r *Reader) ReadMachine() (Machine, error) {
 // tick is the unit of /proc/stat: on Linux, on all architectures.
 const tick = time.Second / 100
 
-// busyTime returns the sum of the busy times in /proc/stat of the allowed processors; nil allows
-// all.
-func busyTime(text string, allowed map[int]bool) (time.Duration, error) {
-	var ticks uint64
+// busyTime returns the sums of the busy times in /proc/stat of the allowed processors, and of the
+// stolen times, which the busy ones include; nil allows all.
+func busyTime(text string, allowed map[int]bool) (busy, stolen time.Duration, err error) {
+	const stealField = 7 // of those after the name
+	var ticks, steal uint64
 	seen := false
 	for line := range strings.Lines(text) {
 		rest, found := strings.CutPrefix(line, "cpu")
@@ -143,11 +169,11 @@ func busyTime(text string, allowed map[int]bool) (time.Duration, error) {
 		}
 		fields := strings.Fields(rest)
 		if len(fields) < 5 {
-			return 0, fmt.Errorf("%q is not what a processor did", strings.TrimSpace(line))
+			return 0, 0, fmt.Errorf("%q is not what a processor did", strings.TrimSpace(line))
 		}
 		cpu, err := strconv.Atoi(fields[0])
 		if err != nil {
-			return 0, fmt.Errorf("%q is not what a processor did", strings.TrimSpace(line))
+			return 0, 0, fmt.Errorf("%q is not what a processor did", strings.TrimSpace(line))
 		}
 		if allowed != nil && !allowed[cpu] {
 			continue
@@ -160,16 +186,19 @@ func busyTime(text string, allowed map[int]bool) (time.Duration, error) {
 			}
 			n, err := strconv.ParseUint(field, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("%q is not what a processor did", strings.TrimSpace(line))
+				return 0, 0, fmt.Errorf("%q is not what a processor did", strings.TrimSpace(line))
 			}
 			ticks += n
+			if i == stealField {
+				steal += n
+			}
 		}
 		seen = true
 	}
 	if !seen {
-		return 0, errors.New("it lists no processor")
+		return 0, 0, errors.New("it lists no processor")
 	}
-	return time.Duration(ticks) * tick, nil
+	return time.Duration(ticks) * tick, time.Duration(steal) * tick, nil
 }
 
 func (r *Reader) readPressure(resource string) (float64, error) {

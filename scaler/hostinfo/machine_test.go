@@ -85,7 +85,7 @@ func TestMachineWithoutLimits(t *testing.T) {
 	tr := newTree(t)
 	m := tr.look(tr.reader())
 	want := Machine{
-		Known: true, CPUs: 4, Cores: 4, CoresBy: "processors", Busy: 1310 * time.Millisecond,
+		Known: true, CPUs: 4, Cores: 4, CoresBy: "processors", Busy: 1310 * time.Millisecond, Stolen: 60 * time.Millisecond,
 		MemoryLimit: 8 * gib, MemoryBy: "memory", MemoryAvailable: 4 * gib, Pressure: Pressure{12.5, 0.25},
 	}
 	if m != want {

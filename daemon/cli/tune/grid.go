@@ -26,11 +26,25 @@ type Baseline struct {
 // Requested has the numbers that the user requested; if a list is empty, the grid chooses.
 type Requested struct{ Processes, Threads, Coroutines []int }
 
-// Plan has the cells to run, in order, and how long each may take, including its settling.
+// Plan has the cells to run, in order, and how long each may take in a round, including its settling.
 type Plan struct {
 	Cells   []Settings
+	Rounds  int
 	Each    time.Duration
 	Skipped []Skipped
+}
+
+// Runs returns the cells in the order in which they run, in all rounds. Every second round is in
+// the opposite order, so that a slow change of the machine affects all cells alike.
+func (p Plan) Runs() (out []Settings) {
+	for round := range p.Rounds {
+		cells := slices.Clone(p.Cells)
+		if round%2 == 1 {
+			slices.Reverse(cells)
+		}
+		out = append(out, cells...)
+	}
+	return out
 }
 
 const (
@@ -38,6 +52,8 @@ const (
 	minCellTime = time.Second
 	// callsPerCell is how many calls, one after another, must fit into the time of a cell.
 	callsPerCell = 4
+	// mostRounds bounds the rounds. With three, noise of half a run does not decide.
+	mostRounds = 3
 	// overshoot is how far the grid extends past the point where the cores are full, as a factor.
 	overshoot = 4
 	// changeTime is the time from one cell to the next in the same processes.
@@ -53,7 +69,7 @@ var (
 )
 
 // PlanGrid chooses the cells to run within the budget: the most informative first, then others while
-// there is time. The cells run from the smallest to the largest. Cells with the same processes
+// there is time, and then more rounds. In the first round the cells run from the smallest to the largest. Cells with the same processes
 // follow each other, since starting processes takes time. Among those, cells with many threads
 // come last, since their memory is not freed.
 func PlanGrid(l Baseline, asked Requested, budget time.Duration) Plan {
@@ -91,7 +107,13 @@ func PlanGrid(l Baseline, asked Requested, budget time.Duration) Plan {
 		p.Cells = append(p.Cells, c.Settings)
 	}
 	if n := time.Duration(len(in)); n > 0 {
-		p.Each = (budget-startUpTime(in, func(r ranked) int { return r.Processes }, l.StartUp))/n - changeTime
+		starts := startUpTime(in, func(r ranked) int { return r.Processes }, l.StartUp)
+		for rounds := time.Duration(1); rounds <= mostRounds; rounds++ {
+			each := (budget-rounds*starts)/n/rounds - changeTime
+			if rounds == 1 || each >= need {
+				p.Rounds, p.Each = int(rounds), each
+			}
+		}
 	}
 	return p
 }

@@ -47,10 +47,13 @@ func TestGrid(t *testing.T) {
 			if len(p.Cells) == 0 {
 				return
 			}
+			if rounds := map[bool]int{true: 3, false: 1}[test.budget == long]; p.Rounds != rounds {
+				t.Errorf("%d rounds, want %d", p.Rounds, rounds)
+			}
 			if p.Each < max(minCellTime, callsPerCell*test.look.Call) {
 				t.Errorf("each has %v", p.Each)
 			}
-			if all := time.Duration(len(p.Cells))*(p.Each+changeTime) + startUpTime(p.Cells, func(s Settings) int { return s.Processes }, test.look.StartUp); all > test.budget {
+			if all := time.Duration(p.Rounds) * (time.Duration(len(p.Cells))*(p.Each+changeTime) + startUpTime(p.Cells, func(s Settings) int { return s.Processes }, test.look.StartUp)); all > test.budget {
 				t.Errorf("all take %v", all)
 			}
 		})

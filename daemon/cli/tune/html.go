@@ -88,7 +88,7 @@ func (r *Report) putTable(s *chart.Drawing) {
 	for _, d := range columns {
 		s.Put(`<th scope="col">%s</th>`, d.name)
 	}
-	s.Put(`<th scope="col">calls/s</th><th scope="col"><span aria-hidden="true"></span></th><th scope="col">p50</th><th scope="col">p99</th><th scope="col">CPU, cores</th>`)
+	s.Put(`<th scope="col">calls/s</th><th scope="col">95 %%</th><th scope="col"><span aria-hidden="true"></span></th><th scope="col">p50</th><th scope="col">p99</th><th scope="col">CPU, cores</th>`)
 	s.Put(`<th scope="col">memory</th><th scope="col">calls</th><th scope="col" class="marks"></th></tr></thead><tbody>`)
 	for i := range r.Cells {
 		most = max(most, r.Cells[i].Throughput)
@@ -107,10 +107,10 @@ func (r *Report) putTable(s *chart.Drawing) {
 			s.Put(`<td>%s</td>`, text)
 		}
 		if c.Problem != "" {
-			s.Put(`<td colspan="7" class="marks">%s</td><td class="marks"></td></tr>`, c.Problem)
+			s.Put(`<td colspan="8" class="marks">%s</td><td class="marks"></td></tr>`, c.Problem)
 			return
 		}
-		s.Put(`<td>%s</td><td><span class="bar" aria-hidden="true"><i style="width:%.1f%%"></i></span></td>`, FormatNumber(c.Throughput), 100*c.Throughput/max(most, 1e-9))
+		s.Put(`<td>%s</td><td>%s</td><td><span class="bar" aria-hidden="true"><i style="width:%.1f%%"></i></span></td>`, FormatNumber(c.Throughput), c.marginText(), 100*c.Throughput/max(most, 1e-9))
 		s.Put(`<td>%s</td><td>%s</td><td>%.2f</td><td>%s</td><td>%d</td><td class="marks">%s</td></tr>`,
 			FormatSeconds(c.P50), FormatSeconds(c.P99), c.CPU, formatMemory(c.Memory), c.Calls, marks)
 	}

@@ -145,7 +145,7 @@ func (r *Report) Table() live.Table {
 		t.Columns = append(t.Columns, live.Column{Title: d.name, Right: true})
 	}
 	t.Columns = append(t.Columns,
-		live.Column{Title: "calls/s", Right: true}, live.Column{Drop: 5},
+		live.Column{Title: "calls/s", Right: true}, live.Column{Title: "95 %", Right: true, Drop: 6}, live.Column{Drop: 5},
 		live.Column{Title: "p50", Right: true, Drop: 4}, live.Column{Title: "p99", Right: true, Drop: 1},
 		live.Column{Title: "CPU", Right: true, Drop: 2}, live.Column{Title: "memory", Right: true, Drop: 3}, live.Column{Min: 8})
 	addRow := func(c *Cell, marks string) {
@@ -158,9 +158,9 @@ func (r *Report) Table() live.Table {
 			texts = append(texts, text)
 		}
 		if c.Problem != "" {
-			texts = append(texts, "-", "", "-", "-", "-", "-", c.Problem)
+			texts = append(texts, "-", "-", "", "-", "-", "-", "-", c.Problem)
 		} else {
-			texts = append(texts, FormatNumber(c.Throughput), live.BarText(c.Throughput/max(most, 1e-9), barWidth, false), FormatSeconds(c.P50), FormatSeconds(c.P99),
+			texts = append(texts, FormatNumber(c.Throughput), c.marginText(), live.BarText(c.Throughput/max(most, 1e-9), barWidth, false), FormatSeconds(c.P50), FormatSeconds(c.P99),
 				fmt.Sprintf("%.2f", c.CPU), formatMemory(c.Memory), marks)
 		}
 		row := make([]live.Cell, len(texts))

@@ -46,8 +46,10 @@ type Cell struct {
 	Failed  int64   `json:"failed"`  // of those calls
 	// Throughput is the number of calls that succeeded, per second.
 	Throughput float64 `json:"throughput"`
-	P50        float64 `json:"p50_seconds"`
-	P99        float64 `json:"p99_seconds"`
+	// Rates are the throughputs in the parts of the measurement: some in each round.
+	Rates []float64 `json:"rates,omitempty"`
+	P50   float64   `json:"p50_seconds"`
+	P99   float64   `json:"p99_seconds"`
 	// CPU is how many cores the workers used, Memory how much memory, in bytes; 0 if the system
 	// does not report it.
 	CPU    float64 `json:"cpu_cores"`
@@ -82,6 +84,8 @@ type Report struct {
 	Cores    int       `json:"cores"`
 	Async    bool      `json:"async"`
 	Stopped  bool      `json:"stopped,omitempty"` // before all cells were measured
+	// Others is how many cores other programs used during the run; 0 if unknown.
+	Others float64 `json:"others_cores,omitempty"`
 
 	Cells   []Cell    `json:"cells"`
 	Skipped []Skipped `json:"skipped,omitempty"`
@@ -201,6 +205,12 @@ func (r *Report) AdviceLines() (out []string) {
 		addLine("Auto, in %.0f s and without earlier measurements, chose %v: %s calls/s, %.0f %% of the best.", r.AutoFor, a.Settings, FormatNumber(a.Throughput), 100*a.Throughput/r.Best.Throughput)
 	} else if r.NoAuto != "" {
 		addLine("Auto was not compared: %s.", r.NoAuto)
+	}
+	if n := r.countAsGood(); n > 0 {
+		addLine("Their confidence intervals overlap: %s may be as good as the best. A longer --for tells them apart.", withNoun(n, "other cell", "other cells"))
+	}
+	if why := r.WhyNotKept(); why != "" {
+		addLine("These numbers are no basis for a decision: %s. Measure again when the machine is quiet.", why)
 	}
 	for _, what := range r.limitsReached() {
 		addLine("The best is at the edge of the grid: more %s may be better.", what)

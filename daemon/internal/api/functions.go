@@ -136,6 +136,7 @@ type FunctionKind struct {
 	ReleasesGIL bool    `json:"releases_gil" desc:"whether it releases the GIL while it computes"`
 	NeverAwaits bool    `json:"never_awaits" desc:"whether it is async but never awaits"`
 	BlocksLoop  bool    `json:"blocks_loop" desc:"whether it is async and blocks the event loop"`
+	Differs     bool    `json:"differs" desc:"whether its messages differ: some calls compute and others wait, or some compute many times as long as others"`
 	Sure        float64 `json:"sure" desc:"confidence, 0 to 1"`
 }
 
@@ -154,6 +155,9 @@ func (k *FunctionKind) Words() string {
 		words += ", blocks the loop"
 	case k.ReleasesGIL:
 		words += ", releases the GIL"
+	}
+	if k.Differs {
+		words += ", messages differ"
 	}
 	return words
 }

@@ -10,8 +10,8 @@ import (
 // contention measures how others use the machine, and how long the workers' threads wait for a core.
 // One goroutine uses it.
 type contention struct {
-	reader *hostinfo.Reader
-	delays *hostinfo.Delays
+	reader machineReader
+	delays delaysReader
 
 	// Of the last read.
 	at      time.Time
@@ -22,6 +22,18 @@ type contention struct {
 	others   float64       // the cores that others used; 0 if unknown
 	runQueue float64       // the threads that waited for a core; NaN if unknown
 	waited   time.Duration // their total waiting time since the first read
+	// The parts of the time in which the workers and the daemon were ready to run that a hypervisor
+	// and a CPU quota took; 0 if unknown.
+	stolen, throttled float64
+}
+
+// machineReader is a hostinfo.Reader, and delaysReader a hostinfo.Delays.
+type machineReader interface {
+	ReadMachine() (hostinfo.Machine, error)
+}
+
+type delaysReader interface {
+	WaitedSince(pids []int) (waited time.Duration, known bool)
 }
 
 func newContention() *contention {
@@ -42,6 +54,8 @@ func (c *contention) read(at time.Time, ours time.Duration, pids []int) {
 			c.runQueue = waited.Seconds() / elapsed.Seconds()
 			c.waited += waited
 		}
+		c.stolen = hostinfo.StolenPart(c.machine, machine)
+		c.throttled = hostinfo.ThrottledPart(c.machine, machine, ours-c.ours, elapsed)
 	}
 	c.at, c.machine, c.ours = at, machine, ours
 }

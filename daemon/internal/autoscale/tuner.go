@@ -230,7 +230,7 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	if !last.at.IsZero() && elapsed > 0 {
 		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()
 		s.Daemon = (now.daemon - last.daemon).Seconds() / elapsed.Seconds()
-		s.Others, s.RunQueue = c.others, c.runQueue
+		s.Others, s.RunQueue, s.Stolen, s.Throttled = c.others, c.runQueue, c.stolen, c.throttled
 	}
 	loads := t.loads(at)
 	for _, m := range t.pool.Measures() {
@@ -245,12 +245,24 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 			Saturated: l.saturated, InFlight: l.inFlight, Limit: l.limit, Timeout: l.timeout,
 			Measured: m.Measured - was.Measured, Wall: m.MeasuredWall - was.MeasuredWall, CPU: m.CPU - was.CPU, Held: m.Held - was.Held,
 			AllWall: m.Wall - was.Wall, Looks: m.Looks - was.Looks, HeldGIL: m.HeldGIL - was.HeldGIL,
+			Examined: examinedSince(was.Examined, m.Examined), Spread: spreadSince(was.Spread, m.Spread),
 		}
 		busy = busy || m.Calls > was.Calls || f.InFlight > 0
 		s.Functions = append(s.Functions, f)
 	}
 	t.last = now
 	return s, busy
+}
+
+func examinedSince(was, now worker.Examined) autotune.Examined {
+	return autotune.Examined{
+		Wall: now.Wall - was.Wall, CPU: now.CPU - was.CPU, Delayed: now.Delayed - was.Delayed,
+		Locked: now.Locked - was.Locked, LockedMost: now.LockedMost - was.LockedMost,
+	}
+}
+
+func spreadSince(was, now worker.Spread) autotune.Spread {
+	return autotune.Spread{Log: now.Log - was.Log, LogSquares: now.LogSquares - was.LogSquares, Shares: now.Shares - was.Shares}
 }
 
 // isHeld reports whether settings do not change unless the load does.

@@ -47,7 +47,7 @@ func measuredKind(s apps.Status, function string) *api.FunctionKind {
 	if !found || k.Kind == autotune.KindUnknown {
 		return nil
 	}
-	return &api.FunctionKind{Kind: k.Kind, CPU: k.CPU, ReleasesGIL: k.ReleasesGIL, NeverAwaits: k.NeverAwaits, BlocksLoop: k.BlocksLoop, Sure: k.Sure}
+	return &api.FunctionKind{Kind: k.Kind, CPU: k.CPU, ReleasesGIL: k.ReleasesGIL, NeverAwaits: k.NeverAwaits, BlocksLoop: k.BlocksLoop, Differs: k.Differs, Sure: k.Sure}
 }
 
 // AppOverviews returns the overviews of apps that were measured, by name.

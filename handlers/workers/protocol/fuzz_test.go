@@ -108,7 +108,8 @@ func FuzzDecode(f *testing.F) {
 		`{"block":4294967295,"function":-1,"took_us":9223372036854775807,"asleep_us":-1,"place":"p"}`,
 		`{"period_us":1,"lags_us":[9223372036854775807]}`, `{"period_us":-1,"lags_us":[-9223372036854775808]}`,
 		`{"profile":1,"lines":[{"function":"f","line":-1}],"stacks":[{"stack":[0],"samples":1,"time_us":9223372036854775807},{"stack":[1e9]}]}`,
-		`{"profile":1,"lines":[{}],"stacks":[{"stack":[0,0],"samples":3,"time_us":30000}],"dropped":{"samples":1}}`, `{"paths":["/app/a.py","b",""]}`, `{"paths":[1]}`, `null`, `[]`, `{"lags_us":null}`, `{"id":1e400}`, "\xff",
+		`{"profile":1,"lines":[{}],"stacks":[{"stack":[0,0],"samples":3,"time_us":30000}],"dropped":{"samples":1}}`, `{"paths":["/app/a.py","b",""]}`, `{"paths":[1]}`, `null`, `[]`, `{"lags_us":null}`,
+		`{"delays_us":[[0,9223372036854775807,9223372036854775807,1,0,0]]}`, `{"delays_us":[[0,20,10,4,2,6],[-1,0,0,0,0,0]]}`, `{"id":1e400}`, "\xff",
 	} {
 		for kind := Welcome; kind <= Profiled; kind++ {
 			f.Add(byte(kind), []byte(text))
@@ -156,6 +157,11 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%v at %d bytes", blocked.Duration(), len(blocked.Place))
 		}
 		if stats, ok := into.(*StatsFrame); ok {
+			for _, d := range stats.Delays {
+				if !d.isValid() {
+					t.Fatalf("delays %v", d)
+				}
+			}
 			n := 0
 			for wait := range stats.LoopWaits() {
 				if n++; wait < 0 || n > maxLags+maxMissed {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -263,6 +264,22 @@ type StatsFrame struct {
 	// GIL has, for each function: its index in LOAD, the number of samples while it ran, and in
 	// how many of them the GIL was held for long.
 	GIL [][3]int64 `json:"gil,omitempty"`
+	// Delays has sums over some calls of each function; of an async one, over steps of them.
+	Delays []CallDelays `json:"delays_us,omitempty"`
+}
+
+// CallDelays has, in µs: the index of a function in LOAD, and sums over calls: their time, the part
+// of it in which they computed, the part in which they were ready and waited for a core, and the part
+// in which they waited for the GIL, as estimated and at most.
+type CallDelays [6]int64
+
+// FunctionIndex returns the index of the function.
+func (d CallDelays) FunctionIndex() int64 { return d[0] }
+
+// isValid reports whether the parts are within the time, and the time within ten days.
+func (d CallDelays) isValid() bool {
+	const mostTime = 10 * 86400e6
+	return slices.Min(d[:]) >= 0 && d[1] <= mostTime && slices.Max(d[2:]) <= d[1] && d[2]+d[3]+d[5] <= d[1] && d[4] <= d[5]
 }
 
 const (
@@ -308,6 +325,11 @@ func DecodeFrame(kind Kind, payload []byte, into any) error {
 		for _, looks := range v.GIL {
 			if looks[0] < 0 || looks[2] < 0 || looks[1] < looks[2] {
 				return protocolError("a %v with gil %v, where there are an index, looks, and no more that found it held", kind, looks)
+			}
+		}
+		for _, d := range v.Delays {
+			if !d.isValid() {
+				return protocolError("a %v with delays_us %v, where there are an index, a time, and no more than that in the other numbers", kind, d)
 			}
 		}
 	case *BlockedFrame:

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -26,6 +27,49 @@ type Measures struct {
 	// Looks counts the samples that a worker took while the function ran in a thread, and HeldGIL
 	// those in which the GIL was held for long.
 	Looks, HeldGIL int64
+	// Examined has the delays of some calls, and Spread how much the measured calls differ.
+	Examined Examined
+	Spread   Spread
+}
+
+// Examined are sums over calls whose delays a worker measured; for async calls, over steps of them.
+type Examined struct {
+	Wall       time.Duration
+	CPU        time.Duration
+	Delayed    time.Duration // ready to run, and waiting for a core
+	Locked     time.Duration // waiting for the GIL, as estimated
+	LockedMost time.Duration // the same, at most
+}
+
+func (e *Examined) addDelays(d protocol.CallDelays) {
+	part := func(at int) time.Duration { return time.Duration(d[at]) * time.Microsecond }
+	e.addTimes(Examined{part(1), part(2), part(3), part(4), part(5)})
+}
+
+func (e *Examined) addTimes(o Examined) {
+	e.Wall += o.Wall
+	e.CPU += o.CPU
+	e.Delayed += o.Delayed
+	e.Locked += o.Locked
+	e.LockedMost += o.LockedMost
+}
+
+// Spread are sums over measured calls: of the natural logarithm of their processor time in seconds,
+// of its square, and of their duration times the square of the part of it in which they computed.
+type Spread struct{ Log, LogSquares, Shares float64 }
+
+// leastCPU is the least processor time that counts in Spread.
+const leastCPU = time.Microsecond
+
+func (s *Spread) addCall(cpu, took time.Duration) {
+	log := math.Log(max(cpu, leastCPU).Seconds())
+	s.addSums(Spread{log, log * log, cpu.Seconds() * min(cpu.Seconds()/max(took, leastCPU).Seconds(), 1)})
+}
+
+func (s *Spread) addSums(o Spread) {
+	s.Log += o.Log
+	s.LogSquares += o.LogSquares
+	s.Shares += o.Shares
 }
 
 func (m *Measures) addAnswer(r protocol.Reply, queued time.Duration) {
@@ -40,6 +84,7 @@ func (m *Measures) addAnswer(r protocol.Reply, queued time.Duration) {
 		m.MeasuredWall += r.Took
 		m.CPU += r.CPU
 		m.Held += r.Held
+		m.Spread.addCall(r.CPU, r.Took)
 	}
 }
 
@@ -54,6 +99,8 @@ func (m *Measures) add(o Measures) {
 	m.Held += o.Held
 	m.Looks += o.Looks
 	m.HeldGIL += o.HeldGIL
+	m.Examined.addTimes(o.Examined)
+	m.Spread.addSums(o.Spread)
 }
 
 // SumOf adds up measures by function, in the order of a.

@@ -362,6 +362,13 @@ func (r *reader) handleStats(payload []byte) error {
 		r.sums[looks[0]].Looks += looks[1]
 		r.sums[looks[0]].HeldGIL += looks[2]
 	}
+	for _, d := range s.Delays {
+		if d.FunctionIndex() >= int64(len(r.sums)) {
+			r.mu.Unlock()
+			return fmt.Errorf("%w: a STATS of function %d of %d", protocol.ErrProtocol, d.FunctionIndex(), len(r.sums))
+		}
+		r.sums[d.FunctionIndex()].Examined.addDelays(d)
+	}
 	r.mu.Unlock()
 	if r.group.cfg.Lagged == nil {
 		return nil

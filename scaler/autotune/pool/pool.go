@@ -42,6 +42,10 @@ type Sample struct {
 	// RunQueue is how long the workers' threads waited for a core, in seconds per second; NaN if
 	// unknown.
 	RunQueue float64
+	// Stolen and Throttled are fractions of the time in which the pool was ready to run: those in
+	// which the hypervisor ran others on its cores, and those in which its CPU quota was used up. 0
+	// if unknown.
+	Stolen, Throttled float64
 	// Memory is the memory of the pool's workers, and MemoryLimit its limit, in bytes; 0 if
 	// unknown.
 	Memory, MemoryLimit uint64
@@ -79,6 +83,28 @@ type Function struct {
 	// Looks counts the samples that a worker's GIL sampler took while a call of the function ran,
 	// and HeldGIL those in which the GIL was held for too long.
 	Looks, HeldGIL int64
+	// Examined has the delays of some of the calls, and Spread how much the Measured calls differ.
+	Examined Examined
+	Spread   Spread
+}
+
+// Examined are sums over calls whose delays were measured; for async calls, over their steps. The
+// zero value is none.
+type Examined struct {
+	// Wall is the time from start to end, CPU the part of it in which the call computed, and
+	// Delayed the part in which it was ready to run and waited for a core.
+	Wall, CPU, Delayed time.Duration
+	// Locked is an estimate of the part in which it waited for the GIL, and LockedMost a bound.
+	Locked, LockedMost time.Duration
+}
+
+// Spread are sums over calls that show how much the calls differ.
+type Spread struct {
+	// Log and LogSquares are of the natural logarithm of the CPU time in seconds, and of its square.
+	Log, LogSquares float64
+	// Shares is of the wall time times the square of the part of it in which the call computed, in
+	// seconds.
+	Shares float64
 }
 
 // Dim is one of the three dimensions of Settings.

@@ -9,27 +9,34 @@ import (
 
 // character has the measurements of one function over time.
 type character struct {
-	kind        Kind
-	async       bool
-	cpu         float64 // s per call
-	heldShare   float64 // held / wall time
-	heldCPU     float64 // CPU / held
-	held        float64 // s per call
-	least       float64 // s: the shortest mean wall time of a sample
-	looks, gil  float64
-	stuck       time.Duration // since when calls are in flight and none has ended
-	strange     int           // consecutive samples with another CPU time per call
-	crowd       float64       // the stretch factor of its calls when their share was estimated
-	beyondCores bool          // its calls used more than one core of a worker
-	recalled    bool          // from Learned; only the kind is known
+	kind      Kind
+	async     bool
+	cpu       float64 // s per call
+	heldShare float64 // held / wall time
+	heldCPU   float64 // CPU / held, without delays
+	held      float64 // s per call, without delays
+	least     float64 // s: the shortest mean wall time of a sample
+	gil       gilEvidence
+	spread    spread
+	stuck     time.Duration // since when calls are in flight and none has ended
+	strange   int           // consecutive samples with another CPU time per call
+	other     int           // consecutive samples that show another kind
+	calm      bool          // the kind was measured while nothing disturbed the machine
+	crowd     float64       // the stretch factor of its calls when their share was estimated
+	recalled  bool          // from Learned; only the kind is known
 }
 
-// tiny is the occupancy of a thread, per call, below which the CPU time is not measured separately.
-const tiny = 100 * time.Microsecond
+// observation is a sample, and what is known of the conditions under which it was taken.
+type observation struct {
+	pool.Sample
+	Conditions
+	trusted   trust
+	stretched float64
+}
 
 // addCalls takes the function's part of a sample.
-func (c *character) addCalls(f pool.Function, steady bool, trusted trust, stretched float64, s pool.Sample) {
-	c.looks, c.gil = 0.98*c.looks+float64(f.Looks), 0.98*c.gil+float64(f.HeldGIL)
+func (c *character) addCalls(f pool.Function, o observation) {
+	c.gil.addLooks(f, o.Disturbed)
 	if f.Done > 0 {
 		wall := f.AllWall.Seconds() / float64(f.Done)
 		if c.least *= forgets; c.least == 0 || wall < c.least {
@@ -37,54 +44,139 @@ func (c *character) addCalls(f pool.Function, steady bool, trusted trust, stretc
 		}
 	}
 	if f.Measured == 0 || f.Wall <= 0 {
-		c.seeStuck(f, s)
+		c.seeStuck(f, o)
 		return
 	}
 	c.stuck = 0
+	c.spread.addCalls(f)
 	calls := float64(f.Measured)
-	if f.Held.Seconds()/calls < tiny.Seconds() {
+	held, delays := heldTimes(f, o.Sample)
+	if held/calls < tiny.Seconds() {
 		f.CPU = f.Held // a call this short waits for nothing, and clocks are too coarse for it
+		f.Examined = pool.Examined{}
+		held, delays = f.Held.Seconds(), 0
 	}
-	cpu, wall := f.CPU.Seconds()/calls, f.Wall.Seconds()/calls
-	share := math.Min(cpu/wall, 1)
+	cpu := f.CPU.Seconds() / calls
+	share, examined := ownShares(f, o.Sample)
+	if f.Async {
+		own := shareOf(f.CPU.Seconds(), f.Wall.Seconds()-delays)
+		share = shares{own, own, own}
+	}
 	if c.recalled { // only the kind is known; the measurements are used unchanged
-		k := c.kind
-		*c = character{kind: k, async: f.Async, cpu: cpu, held: f.Held.Seconds() / calls, least: c.least, looks: c.looks, gil: c.gil, beyondCores: k.ReleasesGIL}
-		c.heldCPU = math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1)
-		if k.NeverAwaits {
-			c.heldShare = 1
-		}
+		c.takeRecalled(f, cpu, held/calls)
 	}
-	if c.kind.Sure > 0 && (cpu > Otherwise*c.cpu+1e-4 || c.cpu > Otherwise*cpu+1e-4) {
+	if c.kind.Sure > 0 && !c.spread.differs && (cpu > Otherwise*c.cpu+1e-4 || c.cpu > Otherwise*cpu+1e-4) {
 		// One call may differ from the others; consecutive samples are a different function.
-		if c.strange++; c.strange < 3 {
+		if c.strange++; c.strange < strangeEnough(o.Disturbed) {
 			return
 		}
-		looks, gil := c.looks, c.gil
-		*c = character{async: f.Async, looks: looks, gil: gil}
+		c.spread.addReset(o.At)
+		*c = character{async: f.Async, spread: c.spread}
 	}
 	c.strange = 0
-	fresh := c.kind.Sure == 0
-	weight := 0.2
-	if fresh {
-		weight = 1
-	}
+	weight := c.sampleWeight()
 	c.cpu += weight * (cpu - c.cpu)
-	c.held += weight * (f.Held.Seconds()/calls - c.held)
-	c.heldCPU += weight * (math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1) - c.heldCPU)
+	c.held += weight * (held/calls - c.held)
+	c.heldCPU += weight * (shareOf(f.CPU.Seconds(), held) - c.heldCPU)
 	heldShare := math.Min(float64(f.Held)/float64(f.Wall), 1)
-	k := &c.kind
 	switch {
-	case !steady: // the workers changed
+	case !o.Steady: // the workers changed
 		return
-	case trusted == alone || trusted == light && k.Sure < sure:
+	case o.Disturbed && c.calm && (!examined || f.Async): // the share was measured in better conditions
+		return
+	case examined && !f.Async:
+		c.addOwnShare(share, heldShare, o)
+	default:
+		c.addWallShare(share.least, heldShare, o)
+	}
+	// An estimate that lasts becomes more certain.
+	if c.kind.Sure < Known+0.1 {
+		c.kind.Sure += 0.02
+	}
+	c.nameKind(o)
+}
+
+// takeRecalled takes the first measurements of a function whose kind is known from before.
+func (c *character) takeRecalled(f pool.Function, cpu, held float64) {
+	k, gil := c.kind, c.gil
+	gil.beyondCores = k.ReleasesGIL
+	*c = character{kind: k, async: f.Async, cpu: cpu, held: held, least: c.least, gil: gil, calm: k.Sure >= sure}
+	c.spread.differs = k.Differs
+	c.heldCPU = math.Min(float64(f.CPU)/math.Max(float64(f.Held), 1), 1)
+	if k.NeverAwaits {
+		c.heldShare = 1
+	}
+}
+
+const (
+	// recent is the weight of a sample in the means, and slowly its weight for a function whose
+	// messages differ.
+	recent = 0.2
+	slowly = 0.02
+	// fewThreads is the number of threads up to which the estimate of the wait for the GIL is used.
+	// With more, only its bounds are.
+	fewThreads = 2
+	// contended is the uncertainty of a share from which on calls compete for the GIL.
+	contended = 0.1
+)
+
+// strangeEnough returns how many consecutive samples with another CPU time per call are a different
+// function.
+func strangeEnough(disturbed bool) int {
+	if disturbed {
+		return 12
+	}
+	return 3
+}
+
+// sampleWeight returns the weight of a sample in the means.
+func (c *character) sampleWeight() float64 {
+	switch {
+	case c.kind.Sure == 0:
+		return 1
+	case c.spread.differs:
+		return slowly
+	}
+	return recent
+}
+
+// addOwnShare takes a share of the calls' own time, for a function that is not async.
+func (c *character) addOwnShare(share shares, heldShare float64, o observation) {
+	k := &c.kind
+	weight, to, known := c.sampleWeight(), share.likely, k.Sure > 0
+	if o.Settings.Threads > fewThreads {
+		to = k.CPU
+		if !known {
+			to = share.least * o.stretched
+		}
+		to = math.Min(math.Max(to, share.least), share.most)
+	}
+	k.CPU += weight * (to - k.CPU)
+	c.heldShare += weight * (heldShare - c.heldShare)
+	switch {
+	case share.most-share.least < contended:
+		k.Sure = math.Min(math.Max(k.Sure, sure)+0.1, 1)
+	case o.Settings.Threads <= fewThreads:
+		k.Sure = math.Min(math.Max(k.Sure, Known)+0.05, 0.9)
+	default:
+		k.Sure = math.Max(k.Sure, unsure)
+	}
+}
+
+// addWallShare takes a share of the calls' wall time, if their delays are not measured, and for async
+// functions: their calls wait for each other on the event loop.
+func (c *character) addWallShare(share, heldShare float64, o observation) {
+	k := &c.kind
+	fresh, weight := k.Sure == 0, c.sampleWeight()
+	switch {
+	case o.trusted == alone || o.trusted == light && k.Sure < sure:
 		if k.Sure < sure { // measurements under contention count less
 			weight = 1
 		}
 		k.CPU += weight * (share - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
 		k.Sure = math.Min(math.Max(k.Sure, sure)+0.1, 1)
-	case trusted == light:
+	case o.trusted == light:
 		// Calls come in bursts, and then wait for each other. A lower share counts less.
 		if share < k.CPU {
 			weight = 0.03
@@ -92,68 +184,88 @@ func (c *character) addCalls(f pool.Function, steady bool, trusted trust, stretc
 		k.CPU += weight * (share - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
 		k.Sure = math.Min(k.Sure+0.05, 0.9)
-	case fresh || k.Sure < sure && stretched <= c.crowd:
+	case fresh || k.Sure < sure && o.stretched <= c.crowd:
 		// The less contention, the better the estimate.
-		k.CPU += weight * (math.Min(share*stretched, 1) - k.CPU)
+		k.CPU += weight * (math.Min(share*o.stretched, 1) - k.CPU)
 		c.heldShare += weight * (heldShare - c.heldShare)
-		c.crowd = stretched * 1.1
+		c.crowd = o.stretched * 1.1
 		k.Sure = math.Max(k.Sure, unsure)
 	default: // the wall time is an upper bound
 		k.CPU = math.Max(k.CPU, share)
 		c.heldShare = math.Max(c.heldShare, heldShare)
 	}
-	// An estimate that lasts becomes more certain.
-	if k.Sure < Known+0.1 {
-		k.Sure += 0.02
-	}
-	c.nameKind()
 }
 
 // seeStuck detects a function that waits long before its first call ends.
-func (c *character) seeStuck(f pool.Function, s pool.Sample) {
+func (c *character) seeStuck(f pool.Function, o observation) {
 	switch {
-	case c.kind.Sure > 0 || f.InFlight < 0.5 || s.Ready == 0:
+	case c.kind.Sure > 0 || f.InFlight < 0.5 || o.Ready == 0:
 		c.stuck = 0
 	case c.stuck == 0:
-		c.stuck = s.At
-	case s.At-c.stuck >= 2*time.Second:
-		c.kind.CPU, c.kind.Sure = math.Min(s.CPU/f.InFlight, 1), Known
-		c.nameKind()
+		c.stuck = o.At
+	case o.At-c.stuck >= 2*time.Second:
+		c.kind.CPU, c.kind.Sure = math.Min(o.CPU/f.InFlight, 1), Known
+		c.nameKind(o)
 		c.kind.Sure = Known
 	}
 }
 
 // nameKind derives the kind from the measurements.
-func (c *character) nameKind() {
+func (c *character) nameKind(o observation) {
 	k := &c.kind
 	k.Waits = 1 - k.CPU
+	k.Differs = c.spread.checkDiffers(o.At, k.CPU)
+	if o.Disturbed && c.calm { // it was measured in better conditions
+		c.other = 0
+		return
+	}
 	k.NeverAwaits = c.async && c.heldShare >= throughout
 	k.BlocksLoop = c.async && c.held >= blocked.Seconds() && (k.NeverAwaits || c.heldCPU < 0.5)
-	share := k.CPU
-	if k.NeverAwaits {
+	c.adoptKind(c.measuredKind(), o.Disturbed)
+	k.ReleasesGIL = c.gil.showsRelease(k.ReleasesGIL, k.CPU >= computing)
+}
+
+// measuredKind returns the kind that the measurements show.
+func (c *character) measuredKind() string {
+	share := c.kind.CPU
+	if c.kind.NeverAwaits {
 		share = c.heldCPU
 	}
 	switch {
 	case share >= computing:
-		k.Kind = KindCPU
+		return KindCPU
 	case share > waiting:
-		k.Kind = KindMixed
-	case c.async && !k.NeverAwaits:
-		k.Kind = KindAsync
-	default:
-		k.Kind = KindBlocking
+		return KindMixed
+	case c.async && !c.kind.NeverAwaits:
+		return KindAsync
 	}
-	if c.looks >= looksEnough {
-		switch part := c.gil / c.looks; {
-		case part <= released && k.CPU >= computing: // time spent waiting is not sampled
-			k.ReleasesGIL = true
-		case part >= held:
-			k.ReleasesGIL, c.beyondCores = false, false
+	return KindBlocking
+}
+
+// lastsFor and lastsUnsure are the numbers of consecutive samples that must show another kind before
+// it counts: lastsUnsure while the kind is only an estimate.
+const (
+	lastsFor    = 8
+	lastsUnsure = 2
+)
+
+// adoptKind takes the kind that a sample shows.
+func (c *character) adoptKind(to string, disturbed bool) {
+	k := &c.kind
+	switch {
+	case k.Kind == to:
+		c.other, c.calm = 0, c.calm || !disturbed && k.Sure >= sure
+		return
+	case k.Kind != KindUnknown && k.Sure >= Known:
+		enough := lastsFor
+		if k.Sure < sure {
+			enough = lastsUnsure
+		}
+		if c.other++; c.other < enough {
+			return
 		}
 	}
-	if c.beyondCores {
-		k.ReleasesGIL = true
-	}
+	k.Kind, c.other, c.calm = to, 0, !disturbed && k.Sure >= sure
 }
 
 // trust is how far the wall time of a call is its own, and not caused by other calls.

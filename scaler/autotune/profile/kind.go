@@ -28,6 +28,9 @@ type Kind struct {
 	NeverAwaits bool `json:"never_awaits,omitempty"`
 	// BlocksLoop reports that an async function blocks the event loop for long.
 	BlocksLoop bool `json:"blocks_loop,omitempty"`
+	// Differs reports that its messages differ: some calls compute and others wait, or some compute
+	// many times as long as others. CPU is a mean over many of them then.
+	Differs bool `json:"differs,omitempty"`
 	// Sure is the confidence, 0 to 1. The wall time of a call includes waiting for the GIL and for
 	// a core, so measurements with little of that count more.
 	Sure float64 `json:"sure"`
@@ -55,12 +58,6 @@ const (
 	lightly = 0.3
 	// blocked is the time on the event loop per call that delays other calls noticeably.
 	blocked = 10 * time.Millisecond
-	// looksEnough is the number of GIL samples that suffice for a conclusion. held and released are
-	// the fractions of them in which the GIL was held: from held on the function holds the GIL, and
-	// up to released it releases it.
-	looksEnough = 10
-	held        = 0.6
-	released    = 0.3
 	// Otherwise is the factor by which a call's CPU time must change to make the function another
 	// one.
 	Otherwise = 2.5

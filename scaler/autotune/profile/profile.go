@@ -2,6 +2,7 @@ package profile
 
 import (
 	"math"
+	"slices"
 
 	"github.com/drover-run/drover/scaler/autotune/pool"
 )
@@ -9,13 +10,12 @@ import (
 // Profiles has the measurements of all functions of a pool, by name.
 type Profiles map[string]*character
 
-// See takes a sample; steady reports that nothing changed while it was taken.
-func (n Profiles) See(s pool.Sample, steady bool) {
-	trusted := none
-	if steady {
-		trusted = trustIn(s)
+// See takes a sample.
+func (n Profiles) See(s pool.Sample, under Conditions) {
+	o := observation{Sample: s, Conditions: under, trusted: none, stretched: n.stretchFactor(s)}
+	if under.Steady {
+		o.trusted = trustIn(s)
 	}
-	stretched := n.stretchFactor(s)
 	for _, f := range s.Functions {
 		c := n[f.Name]
 		if c == nil {
@@ -25,20 +25,18 @@ func (n Profiles) See(s pool.Sample, steady bool) {
 		if c.async != f.Async && !c.recalled {
 			*c = character{async: f.Async}
 		}
-		c.addCalls(f, steady, trusted, stretched, s)
+		c.addCalls(f, o)
 	}
-	n.findReleased(s)
+	n.findReleased(o)
 }
 
 // findReleased detects a function that releases the GIL: its calls use more than one core of a
-// worker.
-func (n Profiles) findReleased(s pool.Sample) {
-	if s.Ready == 0 || s.CPU < 1.2*float64(s.Ready) {
-		return
-	}
+// worker. The CPU time of the workers is no evidence alone, because other code in them uses it, too,
+// such as that of a worker that starts.
+func (n Profiles) findReleased(o observation) {
 	var most *character
 	var use, all float64
-	for _, f := range s.Functions {
+	for _, f := range o.Functions {
 		c := n[f.Name]
 		u := c.cpu * float64(f.Done)
 		all += u
@@ -46,9 +44,16 @@ func (n Profiles) findReleased(s pool.Sample) {
 			most, use = c, u
 		}
 	}
-	if most != nil && use > 0.7*all && most.kind.CPU > waiting && !most.async {
-		most.beyondCores = true
-		most.nameKind()
+	found := o.Steady && o.Ready > 0 && o.Seconds > 0 && o.CPU >= beyond*float64(o.Ready) &&
+		most != nil && use > 0.7*all && most.kind.CPU > waiting && !most.async
+	for _, c := range n {
+		if !found || c != most {
+			c.gil.dropUse()
+		}
+	}
+	if found {
+		most.gil.addUse(use/o.Seconds/float64(o.Ready), o.Seconds)
+		most.nameKind(o)
 	}
 }
 
@@ -83,6 +88,8 @@ func (n Profiles) Describe(functions []pool.Function) string {
 			text += " (unknown)"
 		case k.NeverAwaits:
 			text += " (async, and never awaits)"
+		case k.Differs:
+			text += " (" + k.Kind + ", and its messages differ)"
 		default:
 			text += " (" + k.Kind + ")"
 		}
@@ -122,6 +129,11 @@ func (n Profiles) Recall(name string, k Kind) { n[name] = &character{kind: k, re
 
 // ShortestCall returns the shortest time of a call of a function that was seen, in seconds.
 func (n Profiles) ShortestCall(name string) float64 { return n[name].least }
+
+// Differ reports whether the messages of a function that has work now differ.
+func (n Profiles) Differ(functions []pool.Function) bool {
+	return slices.ContainsFunc(functions, func(f pool.Function) bool { return f.Done > 0 && n.Of(f.Name).Differs })
+}
 
 // CPUPerCall returns the CPU time of a call of a function that was seen, in seconds.
 func (n Profiles) CPUPerCall(name string) float64 { return n[name].cpu }

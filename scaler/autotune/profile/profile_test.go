@@ -12,6 +12,9 @@ func settings(processes, threads, coroutines int) pool.Settings {
 	return pool.Settings{Processes: processes, Threads: threads, Coroutines: coroutines}
 }
 
+// quiet are the conditions of a sample in which nothing changed and nobody else used the machine.
+var quiet = Conditions{Seconds: 0.25, Steady: true}
+
 func TestKinds(t *testing.T) {
 	const ms = time.Millisecond
 	one := settings(2, 1, 1)
@@ -49,7 +52,7 @@ func TestKinds(t *testing.T) {
 	} {
 		n := Profiles{}
 		for i := range 5 {
-			n.See(pool.Sample{At: time.Duration(i) * time.Second / 4, Settings: c.set, Ready: 2, Cores: 4, CPU: c.cpu, Functions: []pool.Function{c.f}}, true)
+			n.See(pool.Sample{At: time.Duration(i) * time.Second / 4, Settings: c.set, Ready: 2, Cores: 4, CPU: c.cpu, Functions: []pool.Function{c.f}}, quiet)
 		}
 		got := n["f"].kind
 		if got.Kind != c.want.Kind || got.ReleasesGIL != c.want.ReleasesGIL || got.NeverAwaits != c.want.NeverAwaits || got.BlocksLoop != c.want.BlocksLoop || got.Sure < c.want.Sure {
@@ -63,7 +66,7 @@ func TestKindOfWhatDoesNotEnd(t *testing.T) {
 	n := Profiles{}
 	for i := range 10 {
 		n.See(pool.Sample{At: time.Duration(i) * time.Second / 2, Settings: settings(2, 1, 1), Ready: 2, Cores: 2, CPU: 0.01,
-			Functions: []pool.Function{{Name: "f", InFlight: 2}}}, true)
+			Functions: []pool.Function{{Name: "f", InFlight: 2}}}, quiet)
 	}
 	if k := n.Of("f"); k.Kind != KindBlocking {
 		t.Errorf("got %+v", k)
@@ -75,7 +78,7 @@ func TestKindIsKept(t *testing.T) {
 	const ms = time.Millisecond
 	see := func(n Profiles, set pool.Settings, cpu float64, wall, own time.Duration, inFlight float64) {
 		n.See(pool.Sample{Settings: set, Ready: 2, Cores: 2, CPU: cpu, Functions: []pool.Function{
-			{Name: "f", Done: 10, Measured: 10, Wall: 10 * wall, AllWall: 10 * wall, CPU: 10 * own, Held: 10 * wall, InFlight: inFlight}}}, true)
+			{Name: "f", Done: 10, Measured: 10, Wall: 10 * wall, AllWall: 10 * wall, CPU: 10 * own, Held: 10 * wall, InFlight: inFlight}}}, quiet)
 	}
 	n := Profiles{}
 	for range 4 {

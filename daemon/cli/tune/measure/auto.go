@@ -91,7 +91,7 @@ func (t *gridRun) runAuto(ctx context.Context) (err error) {
 	}()
 	left := time.Until(t.end) - closeTime
 	settle := time.Duration(autoSettle * float64(left))
-	c, err := r.measureCell(ctx, settle, left-settle-closeTime)
+	c, _, err := r.measureCell(ctx, settle, left-settle-closeTime, t.countParts(left-settle-closeTime))
 	if err != nil {
 		return err
 	}

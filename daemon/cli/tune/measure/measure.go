@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func (e *StartError) Unwrap() error { return e.Err }
 // report. If it returns an error, the report has no results. The error wraps a StartError if the
 // workers did not start.
 func Run(ctx context.Context, o Options, length time.Duration) error {
-	return (&gridRun{Options: o}).runGrid(ctx, length)
+	return (&gridRun{Options: o, latencies: make(map[tune.Settings]*telemetry.Latencies)}).runGrid(ctx, length)
 }
 
 // gridRun runs the grid of a function. It is used once.
@@ -63,7 +64,9 @@ type gridRun struct {
 	baseline   tune.Baseline
 	rig        *rig          // nil: none
 	changeTime time.Duration // how long the latest change of rigs took
-	endedCPU   time.Duration // CPU time of workers that have ended
+	// The durations of the calls in all rounds, by cell.
+	latencies map[tune.Settings]*telemetry.Latencies
+	endedCPU  time.Duration // CPU time of workers that have ended
 }
 
 const (
@@ -99,18 +102,24 @@ func (t *gridRun) runGrid(ctx context.Context, length time.Duration) (err error)
 	if len(plan.Cells) == 0 {
 		return fmt.Errorf("--for %v is too short: a cell takes %v including the start of its workers; increase it", length, t.baseline.CellTime().Round(100*time.Millisecond))
 	}
-	t.Print("%d settings, %.1f s for each", len(plan.Cells), plan.Each.Seconds())
-	for i, s := range plan.Cells {
-		if timed.Err() == nil && t.gridTime() > 0 {
-			t.Begin(i+1, len(plan.Cells), s)
-			t.measureCell(timed, plan.Cells[i:], i+1, len(plan.Cells))
-			continue
+	runs := plan.Runs()
+	t.Print("%d settings, each %d times for %.1f s", len(plan.Cells), plan.Rounds, plan.Each.Seconds())
+	for i, s := range runs {
+		switch {
+		case t.hasProblem(s):
+		case timed.Err() == nil && t.gridTime() > 0:
+			t.Begin(i+1, len(runs), s)
+			t.measureCell(timed, runs[i:], i+1, len(runs))
+		default:
+			t.skipSettings(s)
 		}
-		t.skipSettings(s)
 	}
 	t.compareAuto(ctx, timed)
 	if now, err := reader.ReadMachine(); err == nil && t.closeRig(t.drainTime(ctx)) == nil {
 		others := hostinfo.OthersBusy(before, now, t.endedCPU+telemetry.ProcessCPU()-own, time.Since(t.began))
+		if !math.IsNaN(others) {
+			t.Report.Others = others
+		}
 		if others > reportedCores { // false if it is unknown
 			t.addNote("other programs used %.1f cores during the run: the results would differ on an idle machine", others)
 		}
@@ -186,9 +195,8 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 	}
 	startUp := time.Since(began)
 	c := tune.Cell{}
-	t.rig.source.openWindow(time.Now())
 	looked := time.Now()
-	err := t.rig.countWhile(ctx, &c, func() error {
+	_, err := t.rig.countWhile(ctx, &c, 1, func() error {
 		return t.rig.waitUntil(ctx, length/2, func() bool {
 			n, took := t.rig.source.countEnded(), time.Since(looked)
 			return n > 0 && (took >= maxBaseline || n >= baselineCalls && took >= minBaseline) || t.rig.f.LoadError() != nil
@@ -228,6 +236,7 @@ func (t *gridRun) measureBaseline(ctx context.Context, length time.Duration) err
 	}
 	t.Print("first measurement: %s, a call takes %s and %.0f %% of a core; a worker starts in %.1f s and uses %d MiB", kind, tune.FormatSeconds(c.P50), 100*t.baseline.Busy, startUp.Seconds(), c.Memory>>20)
 	t.checkNumbers()
+	t.checkMessages()
 	return nil
 }
 
@@ -268,20 +277,20 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 			t.skipSettings(s)
 		} else {
 			c := tune.Cell{Settings: s, Problem: term.OneLine("it did not start: "+err.Error(), 200)}
-			t.Report.Cells = append(t.Report.Cells, c)
+			t.addRound(c, new(telemetry.Latencies))
 			t.Measured(number, all, fmt.Sprintf("%v: %s", s, c.Problem))
 		}
 		return
 	}
 	each := t.timeForNext(left)
 	settle := min(time.Duration(settleShare*float64(each)), maxSettle)
-	c, err := t.rig.measureCell(ctx, settle, each-settle)
+	c, took, err := t.rig.measureCell(ctx, settle, each-settle, t.countParts(each-settle))
 	if err != nil {
 		t.skipSettings(s) // half a measurement is useless
 		return
 	}
 	c.Settings = s
-	t.Report.Cells = append(t.Report.Cells, c)
+	t.addRound(c, took)
 	text := fmt.Sprintf("%s calls/s, p99 %s, %.2f cores", tune.FormatNumber(c.Throughput), tune.FormatSeconds(c.P99), c.CPU)
 	if c.Problem != "" {
 		text = c.Problem
@@ -292,8 +301,12 @@ func (t *gridRun) measureCell(ctx context.Context, left []tune.Settings, number,
 	t.Measured(number, all, fmt.Sprintf("%v: %s", s, text))
 }
 
-// skipSettings reports settings for which no time was left.
+// skipSettings reports settings for which no time was left, unless they were measured in an earlier
+// round, or are reported already.
 func (t *gridRun) skipSettings(s tune.Settings) {
+	if t.cellOf(s) != nil || slices.ContainsFunc(t.Report.Skipped, func(o tune.Skipped) bool { return o.Settings == s }) {
+		return
+	}
 	t.Report.Skipped = append(t.Report.Skipped, tune.Skipped{Settings: s, Why: "the run was over before"})
 }
 

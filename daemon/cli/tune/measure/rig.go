@@ -10,6 +10,7 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon/cli/tune"
 	"github.com/drover-run/drover/daemon/internal/apps"
+	"github.com/drover-run/drover/daemon/internal/telemetry"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers"
 	"github.com/drover-run/drover/triggers"
@@ -148,31 +149,42 @@ func (r *rig) endLoad(patience time.Duration) error {
 	return r.f.Close()
 }
 
-// measureCell lets the load settle, and then measures it.
-func (r *rig) measureCell(ctx context.Context, settle, length time.Duration) (tune.Cell, error) {
+// measureCell lets the load settle, and then measures it in parts of equal length.
+func (r *rig) measureCell(ctx context.Context, settle, length time.Duration, parts int) (tune.Cell, *telemetry.Latencies, error) {
 	c := tune.Cell{Settings: r.settings}
 	if err := r.waitUntil(ctx, settle, nil); err != nil {
-		return c, err
+		return c, nil, err
 	}
-	r.source.openWindow(time.Now())
-	err := r.countWhile(ctx, &c, func() error { return r.waitUntil(ctx, length, nil) })
-	return c, err
+	took, err := r.countWhile(ctx, &c, parts, func() error { return r.waitUntil(ctx, length/time.Duration(parts), nil) })
+	return c, took, err
 }
 
-// countWhile fills a cell with the measurements until wait returns.
-func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) error {
+// countWhile fills a cell with the measurements until wait has returned as often as there are parts.
+// It returns the durations of the calls.
+func (r *rig) countWhile(ctx context.Context, c *tune.Cell, parts int, wait func() error) (*telemetry.Latencies, error) {
 	pool := r.f.Pool.Pool
 	latency, used, began := r.f.Stats.ReadCounts().Latency, pool.Usage(), time.Now()
-	if err := wait(); err != nil {
-		return err
+	unsettled, passed := 0, 0.0
+	for range parts {
+		from := time.Now()
+		r.source.openWindow(from)
+		if err := wait(); err != nil {
+			return nil, err
+		}
+		to := time.Now()
+		w, rate, settled := r.source.closeWindow(to)
+		passed += rate * to.Sub(from).Seconds()
+		c.Calls, c.Failed, c.Rates = c.Calls+w.ended, c.Failed+w.failed, append(c.Rates, rate)
+		if !settled {
+			unsettled++
+		}
 	}
 	now := pool.Usage()
 	seconds := time.Since(began).Seconds()
-	w, throughput, settled := r.source.closeWindow(time.Now())
 	took := r.f.Stats.ReadCounts().Latency.Since(latency)
-	c.Seconds, c.Calls, c.Failed, c.Throughput = seconds, w.ended, w.failed, throughput
-	r.failed = r.failed || w.failed > 0
-	c.Unsettled = !settled && c.Calls > 0
+	c.Seconds, c.Throughput = seconds, passed/seconds
+	r.failed = r.failed || c.Failed > 0
+	c.Unsettled = 2*unsettled > parts && c.Calls > 0
 	c.P50, c.P99 = took.Quantile(0.5).Seconds(), took.Quantile(0.99).Seconds()
 	c.CPU = (now.CPU - used.CPU).Seconds() / seconds
 	if c.Memory = now.Memory.Proportional; c.Memory == 0 {
@@ -184,7 +196,7 @@ func (r *rig) countWhile(ctx context.Context, c *tune.Cell, wait func() error) e
 			c.Problem = "its code no longer loads: " + err.Error()
 		}
 	}
-	return ctx.Err()
+	return took, ctx.Err()
 }
 
 // waitUntil waits until the limit, or until enough returns true; enough may be nil.

@@ -223,7 +223,7 @@ class AsyncRunner(ThreadPoolRunner):
             if start >= function.due:
                 function.due = start + INTERVAL
                 if self.measures:
-                    call = steps = Steps(call)
+                    call = steps = Steps(call, self.own_times, index)
             try:
                 if self.trace is not None:
                     with self.trace(invocation):

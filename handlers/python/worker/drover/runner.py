@@ -17,7 +17,7 @@ from drover.frames import HOLD, LINGER, Frame, Invocation
 from drover.functions import Function, outcome
 from drover.invocations import ids
 from drover.logs import Output, send
-from drover.measures import HAS_CPU_CLOCK, INTERVAL, cpu_now, now
+from drover.measures import HAS_CPU_CLOCK, INTERVAL, OwnTimes, cpu_now, now
 from drover.profiling import profiler
 from drover.results import PLAIN, Misaddressed, Unsendable, refuse, streamed_body
 from drover.stack_locations import StackLocations
@@ -81,6 +81,7 @@ class Runner:
         self.watch = writer.watch
         self.watch.runs = self.runs
         self.measures = writer.measures and HAS_CPU_CLOCK
+        self.own_times = OwnTimes(writer) if before is None else before.own_times
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
         if Runner.serving is None:
@@ -132,12 +133,15 @@ class Runner:
         answer = None
         cpu = -1
         measured = False
+        examined = None
         start = now()
         if start >= function.due:
             function.due = start + INTERVAL
             running.index = index
             measured = True
             self.expect(function.took, deadline)
+            if self.measures:
+                examined = self.own_times.begin()
             start = now()
             if self.measures:
                 cpu = cpu_now()
@@ -173,6 +177,8 @@ class Runner:
         ended = now()
         if cpu >= 0:
             cpu = cpu_now() - cpu
+        if examined is not None:
+            self.own_times.end(index, examined)
         if measured:
             took = function.took = ended - start
             running.hold = LINGER if function.urgent or took < LINGER else min(BURST * took, HOLD)

@@ -92,6 +92,7 @@ class ThreadPoolRunner(Runner):
             elif not watch.awake:
                 watch.busy()
         self.running.remove(running)
+        self.own_times.leave()
         with self.ending:
             self.live -= 1
             last = self.live == 0

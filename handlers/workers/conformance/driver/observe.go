@@ -55,8 +55,8 @@ func observeStats(w *Worker, payload []byte) {
 		w.FailBy(RuleStats, "a STATS before READY", "none")
 	case !slices.Contains(w.Announced, protocol.CanStats):
 		w.FailBy(RuleLog, "a STATS, though HELLO did not have the capability stats", "none")
-	case len(stats.GIL) > 0 && stats.Period == 0 && len(stats.Lags) == 0:
-		return // from threads
+	case len(stats.GIL)+len(stats.Delays) > 0 && stats.Period == 0 && len(stats.Lags) == 0:
+		return // of calls, not of the event loop
 	case stats.Period <= 0 || slices.ContainsFunc(stats.Lags, func(us int64) bool { return us < 0 }):
 		w.FailBy(RuleStats, "STATS of "+Excerpt(payload), "a period above 0, and lags of 0 and more")
 	}
