@@ -30,7 +30,7 @@ type App struct {
 	User          string      `yaml:"user" desc:"user that workers run as, a name or a number; only root can choose another; by default the daemon's user"`
 	Group         string      `yaml:"group" desc:"group that workers run as; by default the user's"`
 	NewPrivileges bool        `yaml:"new_privileges" default:"false" desc:"allow workers to gain privileges through set-user-ID programs such as sudo"`
-	Environment   Environment `yaml:"environment" desc:"environment variables of workers"`
+	Environment   Environment `yaml:"environment" desc:"environment variables of workers; unless set, drover adds those that limit the threads of libraries (docs/tuning.md)"`
 	Limits        Limits      `yaml:"limits" desc:"resource limits; a limit that this machine cannot enforce is an error"`
 	Sandbox       Sandbox     `yaml:"sandbox" desc:"off, strict, or keys: what workers can access (docs/workers.md)"`
 

@@ -86,7 +86,7 @@ type ExecHandler struct {
 	Dir       string  `yaml:"dir" desc:"working directory, relative to this file; by default this file's directory"`
 	MaxOutput Size    `yaml:"max_output" default:"1MiB" min:"1B" max:"128MiB" desc:"a larger output fails the attempt"`
 
-	Environment Environment `yaml:"environment" desc:"environment variables of the command"`
+	Environment Environment `yaml:"environment" desc:"environment variables of the command; unless set, drover adds those that limit the threads of libraries (docs/tuning.md)"`
 }
 
 func (h Handler) givenKinds() []kind {

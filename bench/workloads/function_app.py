@@ -7,6 +7,7 @@ JSON; the functions read them from workloads.json beside this file.
 import asyncio
 import hashlib
 import http.client
+import importlib.util
 import json
 import mmap
 import os
@@ -44,7 +45,8 @@ def calibrate(work, n):
 
 if __name__ == "__main__":
     BLOCK = bytes(1 << 24)
-    json.dump({"spin": calibrate(spin, 200_000), "hash": calibrate(hashed, 1 << 24)}, sys.stdout)
+    json.dump({"spin": calibrate(spin, 200_000), "hash": calibrate(hashed, 1 << 24),
+               "numpy": importlib.util.find_spec("numpy") is not None}, sys.stdout)
     sys.exit()
 
 with open(os.path.join(HERE, "workloads.json")) as file:
@@ -64,6 +66,18 @@ def cpu(body):
 
 def releases_gil(body):
     hashed(SET["hash"])
+
+
+MATRIX = None
+
+
+def matmul(body):
+    """NumPy, whose library has threads of its own. The others do not import it."""
+    global MATRIX
+    if MATRIX is None:
+        import numpy
+        MATRIX = numpy.random.default_rng(1).random((300, 300))
+    MATRIX @ MATRIX
 
 
 def blocking(body):

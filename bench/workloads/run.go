@@ -79,8 +79,9 @@ func (t *track) rate(from, to float64) float64 {
 // bed is the environment of the workloads: the rig, the app, and a server for its requests.
 type bed struct {
 	*rig.Rig
-	have   int // messages in the stream
-	runs   int // of daemons
+	have   int  // messages in the stream
+	runs   int  // of daemons
+	numpy  bool // the functions can import NumPy
 	mode   *os.File
 	server *http.Server
 	served chan error
@@ -135,6 +136,7 @@ func (b *bed) prepare(ctx context.Context) (err error) {
 	if err := json.Unmarshal(text, &set); err != nil {
 		return fmt.Errorf("calibrating the functions: %w", err)
 	}
+	b.numpy = set["numpy"] == true
 	fmt.Fprintf(os.Stderr, "20 ms of this machine: %s\n", text)
 	set["url"] = "http://" + listener.Addr().String() + "/"
 	if text, err = json.Marshal(set); err != nil {

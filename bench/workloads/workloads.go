@@ -36,6 +36,8 @@ type workload struct {
 	Functions []string `json:"functions"`
 	// modes are the kinds of its function, one after the other; most have one kind.
 	modes string
+	// numpy reports that it needs NumPy.
+	numpy bool
 	// azure reports that it is compared with the defaults of Azure Functions.
 	azure bool
 	// rate is an upper bound of the messages per second of any setting, for the first estimate of
@@ -55,6 +57,8 @@ func workloads(cores int) []workload {
 		{Name: "cpu", What: "20 ms of Python", Functions: []string{"cpu"}, azure: true, rate: 100 * cores,
 			grid: grid{processes, []int{1, 2, 4}, one}},
 		{Name: "releases-gil", What: "20 ms of hashlib, which releases the GIL", Functions: []string{"releases_gil"}, rate: 100 * cores,
+			grid: grid{processes, []int{1, 2, 4}, one}},
+		{Name: "matmul", What: "a matrix product of NumPy, which computes in threads of its own", Functions: []string{"matmul"}, numpy: true, rate: 3000 * cores,
 			grid: grid{processes, []int{1, 2, 4}, one}},
 		{Name: "blocking", What: "100 ms of time.sleep", Functions: []string{"blocking"}, azure: true, rate: 40_000,
 			grid: grid{processes, []int{8, 64, 256, 512, 1024}, one}},
@@ -114,6 +118,10 @@ func (c *Command) Run(ctx context.Context) (err error) {
 	}
 	var reports []*report
 	for _, w := range all {
+		if w.numpy && !b.numpy {
+			fmt.Fprintf(os.Stderr, "%s is left out: the Python that runs the functions has no NumPy; pip install numpy\n", w.Name)
+			continue
+		}
 		r, err := c.measure(ctx, b, w)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.Name, err)

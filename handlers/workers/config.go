@@ -18,7 +18,7 @@ import (
 type Config struct {
 	App     string // the directory of the code
 	Command process.Command
-	// Settings are the initial settings: 1 process, 1 thread, 512 coroutines.
+	// Settings are the initial settings: 1 process, 1 thread, 512 coroutines, no share of the cores.
 	Settings  Settings
 	Functions []Function
 	// Unmeasured disables the measurement of calls in workers.
@@ -87,6 +87,7 @@ type Settings struct {
 	Processes  int `json:"processes"`
 	Threads    int `json:"threads"`    // of each process: sync calls at once
 	Coroutines int `json:"coroutines"` // of each process: async calls at once
+	CoreShare  int `json:"core_share"` // of each process: cores for its libraries, as in coreshare; 0: no limit
 }
 
 // OnBlocked is the reaction to functions that block the event loop.

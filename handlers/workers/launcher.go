@@ -54,6 +54,11 @@ func (l *launcher) beginWorker(proc *process.Process, template bool) (*worker.Wo
 	return w, nil
 }
 
+// isOutdated reports that the share of the cores has changed since a worker started.
+func (l *launcher) isOutdated(w *worker.Worker) bool {
+	return w.Process.CoreShare != l.starter.CoreShare()
+}
+
 // setTemplate sets the template from which workers are forked; nil: they are started.
 func (l *launcher) setTemplate(w *worker.Worker) {
 	l.mu.Lock()

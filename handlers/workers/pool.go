@@ -67,6 +67,7 @@ func New(cfg Config) *Pool {
 		}),
 		log: log,
 	}
+	p.launcher.starter.SetCoreShare(cfg.Settings.CoreShare)
 	if cfg.Spare.Keep {
 		p.spare = spare.New(spare.Config{
 			Start: p.launcher.startWorker, StartTimeout: cfg.StartTimeout, After: cfg.Spare.After, Fits: cfg.Spare.Fits,
@@ -194,9 +195,15 @@ func (p *Pool) Scale(n int) {
 
 // ApplySettings changes the settings while the workers run; 0 keeps a setting. Calls in flight
 // finish, and new ones wait until the new settings permit them. Threads change only in
-// workers that support it (IsTunable), and in workers started later.
+// workers that support it (IsTunable), and in workers started later. If CoreShare changes, each worker is
+// replaced, one after the other, as by Recycle.
 func (p *Pool) ApplySettings(s Settings) {
 	p.settings.set(s.Threads, s.Coroutines)
+	if s.CoreShare > 0 && p.launcher.starter.SetCoreShare(s.CoreShare) {
+		p.spare.Drop(p.launcher.isOutdated)
+		p.quarantine.shareCores(s.CoreShare)
+		p.roster.wakeReconciler()
+	}
 	members, _ := p.roster.snapshot()
 	for _, m := range members {
 		m.ApplySettings()
@@ -211,7 +218,7 @@ func (p *Pool) ApplySettings(s Settings) {
 func (p *Pool) Settings() Settings {
 	now := p.settings.current()
 	_, wanted := p.roster.snapshot()
-	return Settings{Processes: wanted, Threads: now.Threads, Coroutines: now.Coroutines}
+	return Settings{Processes: wanted, Threads: now.Threads, Coroutines: now.Coroutines, CoreShare: p.launcher.starter.CoreShare()}
 }
 
 // IsTunable reports whether threads can change while workers run. It is called after WaitReady.

@@ -80,6 +80,13 @@ func (q *quarantine) scaleAll(wanted int) {
 	}
 }
 
+// shareCores gives the quarantined functions' workers the same share of the cores as the others.
+func (q *quarantine) shareCores(share int) {
+	for _, own := range q.movedFunctions() {
+		own.pool.ApplySettings(Settings{CoreShare: share})
+	}
+}
+
 // startMove starts moving a function, at most once. It does not wait for the move.
 func (q *quarantine) startMove(function string, why Blocked) {
 	p := q.pool
@@ -168,6 +175,7 @@ func (q *quarantine) redirectCalls(function string, own quarantined) (members []
 	next[function] = own
 	q.moved.Store(&next)
 	members, wanted := q.pool.roster.snapshot()
+	q.shareCores(q.pool.launcher.starter.CoreShare())
 	own.pool.Scale(workersFor(wanted))
 	return members, time.Now()
 }

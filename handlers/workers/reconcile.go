@@ -14,6 +14,7 @@ import (
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/handlers/workers/protocol"
+	"github.com/drover-run/drover/handlers/workers/recycle"
 	"github.com/drover-run/drover/handlers/workers/spare"
 	"github.com/drover-run/drover/handlers/workers/worker"
 )
@@ -66,7 +67,7 @@ func newReconciler(roster *roster, code *code, room *poolSlots, launcher *launch
 		startTimeout: cfg.StartTimeout, log: launcher.log,
 		restartBackoff: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)),
-		recycler:    recycler{limits: cfg.Recycle},
+		recycler:    recycler{limits: cfg.Recycle, outdated: launcher.isOutdated},
 		useTemplate: cfg.Template,
 	}
 }
@@ -78,8 +79,8 @@ func (r *reconciler) run(ctx context.Context) {
 		var wait time.Duration // 0: until a nudge
 		if !r.roster.isSettled() && r.code.loadFailure() == nil {
 			wait = checkEvery
-		} else if r.recycler.limits.needsTimer() {
-			wait = recycleEvery
+		} else if r.recycler.limits.NeedsTimer() {
+			wait = recycle.Every
 		}
 		for _, due := range []time.Time{r.recycler.nextDue, r.spareDue} {
 			if due.IsZero() {
@@ -201,7 +202,8 @@ func (r *reconciler) checkProcess(m *member) (lived time.Duration, lives bool) {
 		}
 		if !m.startRecorded && m.Ready != nil {
 			m.startRecorded = true
-			r.recycler.startUp, m.counters.readyAt, m.counters.idleSince = lived, time.Now(), time.Now()
+			r.recycler.startUp = lived
+			m.counters.SetReady(time.Now())
 			r.roster.recordStartUp(lived)
 		}
 	default:
@@ -305,6 +307,11 @@ func (r *reconciler) retireWorkers(members []*member, n int) (chosen int) {
 func (r *reconciler) maintainTemplate(wanted int) (able bool, ordinary *member) {
 	if !r.useTemplate || r.code.loadFailure() != nil {
 		return true, nil
+	}
+	if r.template != nil && r.launcher.isOutdated(r.template.Worker) {
+		r.stopping.Go(r.template.Stop) // another starts; the workers that were forked from it continue
+		r.template = nil
+		r.launcher.setTemplate(nil)
 	}
 	if r.template != nil {
 		if lived, lives := r.checkProcess(r.template); !lives {

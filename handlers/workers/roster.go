@@ -177,6 +177,8 @@ type Stats struct {
 	// Spare is 1 if a spare worker has loaded the code; Ready does not include it.
 	Spare int
 	PIDs  []int // of the ready workers
+	// Outdated counts the ready workers that will be replaced, because their share of the cores has changed.
+	Outdated int
 	// StartUp is how long a recent worker took to load the code.
 	StartUp time.Duration
 	// Template is set if workers are forked, and Forkable if they could be. Unforked is why

@@ -102,7 +102,9 @@ func TestSettings(t *testing.T) {
 	p := newIdlePool(2)
 	p.ApplySettings(Settings{Threads: 5})
 	p.ApplySettings(Settings{Coroutines: 9})
-	if got, want := p.Settings(), (Settings{2, 5, 9}); got != want {
+	p.ApplySettings(Settings{CoreShare: 3})
+	p.ApplySettings(Settings{})
+	if got, want := p.Settings(), (Settings{2, 5, 9, 3}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	before := p.settings.runInThreads(0)

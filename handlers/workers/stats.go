@@ -16,6 +16,12 @@ func (p *Pool) Stats() Stats {
 	if p.spare.IsReady() {
 		s.Spare = 1
 	}
+	members, _ := p.roster.snapshot()
+	for _, m := range members {
+		if m.IsUsable() && p.launcher.isOutdated(m.Worker) {
+			s.Outdated++
+		}
+	}
 	for _, q := range p.quarantine.movedFunctions() {
 		own := q.pool.Stats()
 		s.Quarantined += own.Ready + own.Starting

@@ -163,7 +163,7 @@ func (c *climber) takeSample(s Sample, seconds float64) {
 // sampleCounts reports whether the whole sample was taken under the decided settings, with their
 // workers ready, and after the earlier calls had ended.
 func (c *climber) sampleCounts(s Sample, seconds float64) bool {
-	ready := s.Settings == c.now.want.Settings && s.Ready >= c.now.want.Processes
+	ready := s.Settings == c.now.want.Settings && s.Ready >= c.now.want.Processes && !s.Replacing
 	switch {
 	case !ready && s.At-c.now.decided < patience:
 		c.now.inForce = false

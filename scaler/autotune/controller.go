@@ -41,9 +41,9 @@ func (c *Controller) Look(s Sample) Decision {
 		c.begun = true
 		c.climber.chooseFirst(s)
 	} else if seconds > 0 {
-		c.climber.profiles.See(s, profile.Conditions{
-			Seconds: seconds, Steady: s.Settings == last.Settings && s.Ready == last.Ready, Disturbed: c.climber.isDisturbed(s),
-		})
+		steady := s.Settings == last.Settings && s.Ready == last.Ready
+		c.climber.profiles.See(s, profile.Conditions{Seconds: seconds, Steady: steady, Disturbed: c.climber.isDisturbed(s)})
+		c.climber.profiles.SeeCores(s, seconds, steady && !s.Loading)
 		c.carryOut(s, c.guard.Look(s.At, passedCalls(s)))
 		if !c.held {
 			c.climber.takeSample(s, seconds)

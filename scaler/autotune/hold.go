@@ -129,6 +129,8 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 		c.now.note = "calls wait for cores that other programs use; settings stay"
 	case w.off >= changedFor && (cpu > profile.Otherwise || cpu > 0 && cpu < 1/profile.Otherwise):
 		c.restartFromKinds(s, fmt.Sprintf("calls use %.2g times as much CPU: their work has changed", cpu))
+	case !c.search.halved && since >= w.pause && c.best.Processes > c.bounds.Least.Processes && float64(c.best.Processes) > c.crowdLimit(c.mix.activeLately(s), c.base):
+		c.restartSearch(s, now, "calls compute with threads of their own", search{})
 	case w.off >= changedFor && since >= w.pause:
 		c.restartSearch(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)), search{})
 	case c.watch.others-c.base.perSecond(c.base.others) > 2*elsewhere && since >= w.pause:
@@ -168,6 +170,7 @@ func (c *climber) restartFromKinds(s Sample, why string) {
 // restartSearch restarts the search from the current settings. now is their measurement.
 func (c *climber) restartSearch(s Sample, now *window, why string, with search) {
 	c.watch.began = s.At
+	with.halved = c.search.halved // trying that again would replace all workers
 	c.search = with
 	c.base, c.based = now, s.At
 	c.now.phase, c.now.note = PhaseClimb, why

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/drover-run/drover/scaler/autotune/pool"
 	"github.com/drover-run/drover/scaler/autotune/profile"
 )
 
@@ -143,6 +144,7 @@ func (s *search) learnFrom(t *trial, keep bool, by, err float64, before int, bas
 	case t.up:
 		s.shut[d] = true
 	case !keep:
+		s.halved = s.halved || d == pool.Processes
 		s.low[d] = math.Max(s.low[d], math.Min(float64(t.Get(d))*math.Exp(-by-err), old))
 		if s.rejected[d]++; s.rejected[d] >= 2 {
 			s.trimmed[d] = true

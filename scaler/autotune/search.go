@@ -33,6 +33,7 @@ type search struct {
 	// rejected counts the steps down that cost throughput.
 	rejected [3]int
 	probed   bool     // on full cores, more of very short calls were tried
+	halved   bool     // fewer processes, with more cores each, lost throughput
 	doubted  bool     // a small gain was measured again
 	faded    int      // restarts because the best plan did not keep its rate
 	won      pool.Dim // the dimension of the last step up that gained
@@ -244,7 +245,7 @@ func (p stepper) leastNeeded(d pool.Dim) (need float64, why string) {
 		if daemon := p.base.perSecond(p.base.daemon); daemon > 0.25 && daemon > 0.3*p.base.perSecond(p.base.cpu) && have > 1 && p.search.rejected[d] == 0 {
 			return have - 1, "the daemon needs a core, too"
 		}
-		return have, ""
+		return p.fewerProcesses(have)
 	}
 	// Halving finds the smallest value in few steps.
 	need, why = have/2, "the same throughput with less"
@@ -280,6 +281,33 @@ func (p stepper) leastNeeded(d pool.Dim) (need float64, why string) {
 		need = math.Max(need, math.Min(model, have))
 	}
 	return need, why
+}
+
+// fewerProcesses returns how many processes suffice for calls that compute with threads of their own, and the
+// reason. have is the number of processes, and the result if all of them are needed.
+func (p stepper) fewerProcesses(have float64) (need float64, why string) {
+	releases := len(p.recent) > 0
+	for _, f := range p.recent {
+		k := p.profiles.Of(f.Name)
+		releases = releases && k.Kind == KindCPU && k.ReleasesGIL
+	}
+	half := math.Floor(have / 2)
+	crowd := p.crowdLimit(p.recent, p.base)
+	switch {
+	case p.search.halved:
+	case crowd < have:
+		return crowd, fmt.Sprintf("a call uses %.2g cores", p.profiles.MostCores(p.recent))
+	case releases && half >= 1 && math.Floor(p.sample.Cores/half) > math.Floor(p.sample.Cores/have):
+		// Whether a library has threads of its own is not known while it has one core.
+		return half, "each process gets more cores for threads of libraries"
+	}
+	return have, ""
+}
+
+// crowdLimit returns how many processes fill the cores with one call each, if calls compute with threads of their
+// own; else it is infinite.
+func (r rules) crowdLimit(functions []Function, w *window) float64 {
+	return math.Max(math.Round(w.usableCores()/r.profiles.MostCores(functions)), 1)
 }
 
 // callsToFill returns how many calls of a function in each process fill the cores: the usable

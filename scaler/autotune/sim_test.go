@@ -33,6 +33,29 @@ type model struct {
 	limit    int
 	timeout  time.Duration
 	down     float64 // what it waits for handles this many a second; 0: no limit
+	// inner > 0: a library computes the call in as many threads as its process has cores, or if it ignores that,
+	// as there are cores. A call's CPU time grows by inner for each thread more, by crowding for each process more,
+	// and by thrashing for each time that the threads exceed the cores.
+	inner, crowding, thrashing float64
+	ignores                    bool
+}
+
+// threads is how many threads compute a call.
+func (w *world) threads(m model) float64 {
+	switch {
+	case m.inner == 0:
+		return 1
+	case m.ignores:
+		return w.cores
+	}
+	return math.Max(math.Floor(w.cores/float64(max(w.set.Processes, 1))), 1)
+}
+
+// cost is the CPU time of a call.
+func (w *world) cost(m model) float64 {
+	threads, processes := w.threads(m), float64(max(w.set.Processes, 1))
+	over := math.Max(threads*processes*float64(w.set.Threads)/w.cores-1, 0)
+	return m.cpu * (1 + m.inner*(threads-1)) * (1 + m.crowding*(processes-1)) * (1 + m.thrashing*over)
 }
 
 // world is a machine with one pool on it.
@@ -102,7 +125,13 @@ func (w *world) clear() {
 
 // apply applies the decision.
 func (w *world) apply(s Settings, limits map[string]int) {
+	before := w.set
 	w.set, w.limits = s, limits
+	for _, m := range w.models { // libraries read their share when they are loaded
+		if m.inner > 0 && !m.ignores && before.Processes > 0 && int(w.cores)/s.Processes != int(w.cores)/before.Processes {
+			w.procs = nil
+		}
+	}
 	for len(w.procs) < s.Processes {
 		p := &proc{ready: w.now + w.startUp}
 		p.forget(len(w.models))
@@ -141,7 +170,7 @@ func (w *world) step() {
 		var gil, free float64
 		for i, m := range w.models {
 			if m.releases {
-				free += p.demand(m, i)
+				free += p.demand(m, i) * w.threads(m)
 			} else {
 				gil += p.demand(m, i)
 			}
@@ -263,10 +292,10 @@ func (w *world) compute(p *proc, share, dt float64) (ended float64) {
 		}
 		got := share * slow * dt * math.Min(gil, 1) * p.demand(m, i) / math.Max(gil, 1e-9)
 		if m.releases {
-			got = share * slow * dt * p.demand(m, i)
+			got = share * slow * dt * p.demand(m, i) * w.threads(m)
 		}
 		w.usage.cpu += got / slow
-		calls := got / m.cpu
+		calls := got / w.cost(m)
 		if m.wait > 0 { // no more than there are
 			calls = math.Min(calls, p.on[i])
 		}
@@ -334,7 +363,8 @@ func (w *world) wait(p *proc, dt float64) (ended float64) {
 func (w *world) end(p *proc, i int) {
 	m, f := w.models[i], &w.sum[i]
 	wall := w.now + step - p.begins[i][0]
-	own := time.Duration((m.cpu + m.wait) * float64(time.Second))
+	thread := w.cost(m) / w.threads(m) // the CPU time of the call's thread
+	own := time.Duration((thread + m.wait) * float64(time.Second))
 	if wall < own || m.cpu+m.wait < step.Seconds() && p.on[i]+p.off[i] < 2 {
 		wall = own
 	}
@@ -347,7 +377,7 @@ func (w *world) end(p *proc, i int) {
 	}
 	f.Measured++
 	f.Wall += wall
-	cpu := time.Duration(m.cpu * (0.95 + 0.1*w.random.Float64()) * float64(time.Second))
+	cpu := time.Duration(thread * (0.95 + 0.1*w.random.Float64()) * float64(time.Second))
 	if m.parts > 0 {
 		cpu /= 3 // the rest is computed on the executor's threads
 	}

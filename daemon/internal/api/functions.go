@@ -137,6 +137,7 @@ type FunctionKind struct {
 	NeverAwaits bool    `json:"never_awaits" desc:"whether it is async but never awaits"`
 	BlocksLoop  bool    `json:"blocks_loop" desc:"whether it is async and blocks the event loop"`
 	Differs     bool    `json:"differs" desc:"whether its messages differ: some calls compute and others wait, or some compute many times as long as others"`
+	Cores       float64 `json:"cores,omitempty" desc:"cores that a call uses, if it computes with threads of its own; else missing"`
 	Sure        float64 `json:"sure" desc:"confidence, 0 to 1"`
 }
 
@@ -153,6 +154,8 @@ func (k *FunctionKind) Words() string {
 		words += ", never awaits"
 	case k.BlocksLoop:
 		words += ", blocks the loop"
+	case k.Cores > 0:
+		words += fmt.Sprintf(", %.2g cores a call", k.Cores)
 	case k.ReleasesGIL:
 		words += ", releases the GIL"
 	}

@@ -65,6 +65,7 @@ type AppOverview struct {
 	Processes  int    `json:"processes" desc:"maximum number of worker processes"`
 	Threads    int    `json:"threads" desc:"threads of each, for functions that are not async"`
 	Coroutines int    `json:"coroutines" desc:"async calls in flight in each"`
+	CoreShare  int    `json:"core_share" desc:"cores that the libraries of each use, if they compute with threads of their own"`
 	// Auto lists which of the three settings drover determines by measuring.
 	Auto  []string `json:"auto" desc:"those of processes, threads and coroutines that are not set, but measured"`
 	Phase string   `json:"phase" desc:"phase of the measurement: start, climb, trim, hold, idle, disturbed, memory or explicit"`

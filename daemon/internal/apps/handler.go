@@ -13,6 +13,8 @@ import (
 	"github.com/drover-run/drover/daemon/internal/dispatch/batches"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/handlers/commandhandler"
+	"github.com/drover-run/drover/handlers/workers/coreshare"
+	"github.com/drover-run/drover/scaler/hostinfo"
 )
 
 // defaultGoConcurrency is how many messages of a Go function are in flight by default: goroutines
@@ -107,16 +109,18 @@ func (s *Set) openCommand(f *Function, settings configs.Function) error {
 	exec := settings.Handler.Exec
 	environ := exec.Environment.WithFiles(s.options.Environ())
 	logWithheld(f.Log, exec.Environment, false, environ)
+	concurrency := settings.Concurrency
+	if concurrency == 0 {
+		concurrency = runtime.GOMAXPROCS(0)
+	}
+	machine, _ := hostinfo.New().ReadMachine() // the cores are always known
+	env := coreshare.Environ(sandboxEnvironment(exec.Environment).FilterEnviron(environ), coreshare.Of(machine.Cores, concurrency, 0))
 	own, err := commandhandler.New(commandhandler.Config{
-		Function: f.Name, Command: exec.Command, Dir: exec.Dir, Env: sandboxEnvironment(exec.Environment).FilterEnviron(environ),
+		Function: f.Name, Command: exec.Command, Dir: exec.Dir, Env: env,
 		MaxOutput: int64(exec.MaxOutput), Log: f.Log, Reaper: s.SharedReaper(),
 	})
 	if err != nil {
 		return err
-	}
-	concurrency := settings.Concurrency
-	if concurrency == 0 {
-		concurrency = runtime.GOMAXPROCS(0)
 	}
 	f.Handler, f.Share = own, handlers.NewSlots(concurrency).Share(0)
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/drover-run/drover/handlers/interpreters"
 	"github.com/drover-run/drover/handlers/sandbox"
 	"github.com/drover-run/drover/handlers/workers"
+	"github.com/drover-run/drover/handlers/workers/coreshare"
 	"github.com/drover-run/drover/handlers/workers/process"
 	"github.com/drover-run/drover/scaler/hostinfo"
 )
@@ -28,6 +29,7 @@ type Pool struct {
 	// Saturated reports that the functions have more messages than slots.
 	Saturated atomic.Bool
 
+	maxCores    float64 // of each worker; 0: no limit
 	scaled      atomic.Bool
 	interpreter interpreters.Interpreter
 	confinement *sandbox.Confinement
@@ -64,6 +66,11 @@ func (p *Pool) ClaimScaling() (first bool) { return p.scaled.CompareAndSwap(fals
 
 // IsScaled reports whether the number of workers follows the load.
 func (p *Pool) IsScaled() bool { return p.scaled.Load() }
+
+// CoreShare returns how many of the cores the libraries of each of that many workers use.
+func (p *Pool) CoreShare(cores float64, processes int) int {
+	return coreshare.Of(cores, processes, p.maxCores)
+}
 
 // SetTuner sets the tuner, once, before StartLoop runs it.
 func (p *Pool) SetTuner(t Tuner) { p.tuner.Store(&t) }
@@ -106,15 +113,19 @@ func (s *Set) startPool(ctx context.Context, app string, functions []workers.Fun
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{interpreter: interpreter, imports: interpreters.NewImports(settings.Dir)}
+	p := &Pool{interpreter: interpreter, imports: interpreters.NewImports(settings.Dir), maxCores: settings.Limits.CPU}
 	var command process.Command
 	if p.confinement, command, err = confineWorkers(ctx, settings, o.Config.DataDir, interpreter, o.Environ(), o.Log.With("app", app)); err != nil {
 		return nil, err
 	}
+	machine, _ := hostinfo.New().ReadMachine() // the cores are always known
 	p.Pool = workers.New(workers.Config{
-		App:       settings.Dir,
-		Command:   command,
-		Settings:  workers.Settings{Processes: initialWorkers(settings, o.Config.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines},
+		App:     settings.Dir,
+		Command: command,
+		Settings: workers.Settings{
+			Processes: initialWorkers(settings, o.Config.Scale.Workers), Threads: settings.Threads, Coroutines: settings.Coroutines,
+			CoreShare: p.CoreShare(machine.Cores, settings.Processes),
+		},
 		Functions: functions,
 
 		Template:     settings.Start == "template",

@@ -1,6 +1,7 @@
 package apps
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -16,6 +17,8 @@ type TuningState struct {
 	Coroutines bool              `json:"auto_coroutines"`
 	Phase      string            `json:"phase"`
 	Note       string            `json:"note"`
+	// CoreShare is how many cores the libraries of each worker use.
+	CoreShare int `json:"core_share"`
 	// Limits are the limits of functions, in flight in each process.
 	Limits map[string]int           `json:"limits,omitempty"`
 	Kinds  map[string]autotune.Kind `json:"kinds"`
@@ -48,3 +51,19 @@ func NewMachine(m hostinfo.Machine) Machine {
 	}
 	return Machine{m.Cores, m.MemoryLimit, m.MemoryAvailable, ratio(m.Pressure.CPU), ratio(m.Pressure.Memory)}
 }
+
+// CoresText describes how many cores a call uses, if it computes with threads of its own; else it is empty. share is
+// the number of cores that each worker has for them.
+func CoresText(k autotune.Kind, share int) string {
+	if k.Cores == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("a call uses %.2g cores, because it computes with threads of its own; each worker has %d for them", k.Cores, share)
+	if k.Cores > coresBeyond*float64(share) {
+		text += ", but the library does not follow the variables of the environment: limit its threads in the code, such as with torch.set_num_threads or the session options of onnxruntime"
+	}
+	return text
+}
+
+// coresBeyond is the factor by which a call uses more than the share if its library does not follow it.
+const coresBeyond = 1.3

@@ -47,7 +47,7 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 	t := newTuner(p, given, free, l.Store.learnedOf(app, of), l.Log.With("app", app))
 	load := &loadReader{loops: l, pool: p, slotTime: make(map[string]int64)}
 	t.loads, t.used = load.readLoads, load.largestUse
-	t.apply = func(d autotune.Decision) { l.applyDecision(p, d, t.log) }
+	t.apply = func(d autotune.Decision) { l.applyDecision(p, d, t.sample.Cores, t.log) }
 	t.move = func(function string, to *handlers.Slots) { apps.MoveFunction(l.Running(), p, function, to) }
 	p.SetTuner(t)
 	t.tuneOnce(time.Now()) // the first settings apply before the first message arrives
@@ -72,9 +72,16 @@ func (l *Loops) tunePool(cfg *configs.Config, app string, p *apps.Pool) {
 
 // applyDecision applies a decision of the tuner. The number of workers follows the load: the
 // decision limits it, and all of them are started while the functions are saturated.
-func (l *Loops) applyDecision(p *apps.Pool, d autotune.Decision, log *slog.Logger) {
+//
+// Each worker's share of the cores follows that limit, and not the load: another share replaces all workers.
+func (l *Loops) applyDecision(p *apps.Pool, d autotune.Decision, cores float64, log *slog.Logger) {
 	p.MaxWorkers.Store(int64(d.Processes))
-	p.ApplySettings(workers.Settings{Threads: d.Threads, Coroutines: d.Coroutines})
+	before, share := p.Settings().CoreShare, p.CoreShare(cores, d.Processes)
+	p.ApplySettings(workers.Settings{Threads: d.Threads, Coroutines: d.Coroutines, CoreShare: share})
+	if share != before {
+		log.Info("each worker gets another share of the cores for its libraries, which read it when they are loaded: the workers are replaced one by one",
+			"from", before, "to", share, "processes", d.Processes, "cores", cores)
+	}
 	stats := p.Stats()
 	if p.IsScaled() && p.Saturated.Load() && stats.Wanted != d.Processes {
 		log.Info("scaling workers", "from", stats.Wanted, "to", d.Processes, "bound", scaler.BoundPressed, "why", d.Note)

@@ -55,10 +55,12 @@ type tuner struct {
 	move  func(function string, to *handlers.Slots)
 	log   *slog.Logger
 
-	contention   *contention
-	last         reading
-	poolMemory   uint64
-	memoryReadAt time.Time
+	contention *contention
+	last       reading
+	memory     struct {
+		bytes uint64 // of the pool, when it was read last
+		at    time.Time
+	}
 
 	mu            sync.Mutex
 	bounds        autotune.Bounds
@@ -69,7 +71,8 @@ type tuner struct {
 	unsavedUndone bool           // the changes that are reverted for good have changed, and are not saved yet
 	sample        autotune.Sample
 	lastMachine   hostinfo.Machine
-	delayed       time.Duration // for how long the workers' threads waited for a core
+	delayed       time.Duration   // for how long the workers' threads waited for a core
+	coresLogged   map[string]bool // the functions that logCores has logged
 }
 
 // load is the load of a function, as measured outside the pool.
@@ -203,6 +206,7 @@ func (t *tuner) tuneOnce(at time.Time) (busy bool) {
 	t.lastMachine, t.delayed = t.contention.machine, t.contention.waited
 	t.sample = s
 	t.adoptDecision(t.controller.Look(s), nil)
+	t.logCores()
 	return busy
 }
 
@@ -214,8 +218,8 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	if t.isHeld() {
 		memoryPause, contentionPause = memoryHeld, contentionHeld
 	}
-	if at.Sub(t.memoryReadAt) >= memoryPause {
-		t.memoryReadAt, t.poolMemory = at, ownMemory(t.pool.Usage())
+	if at.Sub(t.memory.at) >= memoryPause {
+		t.memory.at, t.memory.bytes = at, ownMemory(t.pool.Usage())
 	}
 	c := t.contention
 	if at.Sub(c.at) >= contentionPause {
@@ -224,8 +228,8 @@ func (t *tuner) takeSample(at time.Time) (s autotune.Sample, busy bool) {
 	last := t.last
 	elapsed := at.Sub(last.at)
 	s = autotune.Sample{
-		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Cores: c.machine.Cores, RunQueue: math.NaN(),
-		Settings: settings, Memory: t.poolMemory, MemoryLimit: t.memoryLimit(c.machine),
+		At: at.Sub(telemetry.ProcessStart), Ready: stats.Ready, Loading: stats.Starting > 0, Replacing: stats.Outdated > 0, Cores: c.machine.Cores, RunQueue: math.NaN(),
+		Settings: settings, Memory: t.memory.bytes, MemoryLimit: t.memoryLimit(c.machine),
 	}
 	if !last.at.IsZero() && elapsed > 0 {
 		s.CPU = (now.pool - last.pool).Seconds() / elapsed.Seconds()
@@ -279,7 +283,7 @@ func (t *tuner) memoryLimit(m hostinfo.Machine) uint64 {
 	if m.MemoryLimit == 0 {
 		return 0
 	}
-	return uint64(memoryShare * float64(min(m.MemoryAvailable+t.poolMemory, m.MemoryLimit)))
+	return uint64(memoryShare * float64(min(m.MemoryAvailable+t.memory.bytes, m.MemoryLimit)))
 }
 
 // ownMemory returns how many bytes processes use together. Shared memory counts once if
@@ -300,8 +304,9 @@ func (t *tuner) TuningState() *apps.TuningState {
 	}
 	out := &apps.TuningState{
 		Settings: t.decision.Settings, Phase: t.decision.Phase, Note: t.decision.Note, Limits: t.decision.Limits, Kinds: t.controller.Kinds(),
-		Undone:  t.decision.Undone,
-		Delayed: t.delayed, Machine: apps.NewMachine(t.lastMachine),
+		Undone:    t.decision.Undone,
+		CoreShare: t.pool.Settings().CoreShare,
+		Delayed:   t.delayed, Machine: apps.NewMachine(t.lastMachine),
 		Processes:  t.bounds.Least.Processes != t.bounds.Most.Processes,
 		Threads:    t.bounds.Least.Threads != t.bounds.Most.Threads,
 		Coroutines: t.bounds.Least.Coroutines != t.bounds.Most.Coroutines,

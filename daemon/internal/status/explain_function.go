@@ -160,6 +160,9 @@ func flightNotes(f *apps.Function) (notes []string) {
 		return notes
 	}
 	if t := f.Pool.TuningState(); t != nil {
+		if text := apps.CoresText(t.Kinds[f.Name], t.CoreShare); text != "" {
+			notes = append(notes, text)
+		}
 		for _, u := range t.Undone {
 			notes = append(notes, "reverted in app "+f.App+": "+oneLine(u.Text()))
 		}
@@ -181,6 +184,7 @@ func slotDetails(f *apps.Function) (details []string) {
 		if s.Spare > 0 {
 			text += fmt.Sprintf(", %d spare", s.Spare)
 		}
+		text += fmt.Sprintf("; the libraries of each use %s", withNoun(int64(f.Pool.Settings().CoreShare), "core", "cores"))
 		details = append(details, text)
 	}
 	return details

@@ -20,7 +20,7 @@ func appOverview(name string, s apps.Status) (a api.AppOverview, ok bool) {
 	}
 	a = api.AppOverview{
 		Name: name, Ready: s.Ready, Auto: []string{}, Phase: t.Phase, Note: t.Note,
-		Processes: t.Settings.Processes, Threads: t.Settings.Threads, Coroutines: t.Settings.Coroutines,
+		Processes: t.Settings.Processes, Threads: t.Settings.Threads, Coroutines: t.Settings.Coroutines, CoreShare: t.CoreShare,
 	}
 	for _, part := range []struct {
 		name string
@@ -47,7 +47,7 @@ func measuredKind(s apps.Status, function string) *api.FunctionKind {
 	if !found || k.Kind == autotune.KindUnknown {
 		return nil
 	}
-	return &api.FunctionKind{Kind: k.Kind, CPU: k.CPU, ReleasesGIL: k.ReleasesGIL, NeverAwaits: k.NeverAwaits, BlocksLoop: k.BlocksLoop, Differs: k.Differs, Sure: k.Sure}
+	return &api.FunctionKind{Kind: k.Kind, CPU: k.CPU, ReleasesGIL: k.ReleasesGIL, NeverAwaits: k.NeverAwaits, BlocksLoop: k.BlocksLoop, Differs: k.Differs, Cores: k.Cores, Sure: k.Sure}
 }
 
 // AppOverviews returns the overviews of apps that were measured, by name.

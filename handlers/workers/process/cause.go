@@ -29,15 +29,17 @@ const (
 	CauseBlocked Cause = "blocked"
 	// It ran calls under settings that were reverted because calls failed.
 	CauseUndone Cause = "undone"
+	// Its share of the cores has changed, which libraries read when they are loaded.
+	CauseCoreShare Cause = "core_share"
 )
 
 // Causes lists all causes.
 var Causes = []Cause{
 	CauseExit, CauseSignal, CauseMemory, CauseOOM, CauseFiles, CauseConfine, CauseProtocol, CauseTimeout, CauseHung, CauseStart, CauseReaper,
-	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone,
+	CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone, CauseCoreShare,
 }
 
 // WithoutFault reports whether the worker was replaced without a fault.
 func (c Cause) WithoutFault() bool {
-	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone}, c)
+	return slices.Contains([]Cause{CauseInvocations, CauseAnonymous, CauseAge, CauseIdle, CauseBlocked, CauseUndone, CauseCoreShare}, c)
 }

@@ -34,6 +34,8 @@ type Process struct {
 	*childproc.Process
 	// Conn is the daemon's end of the socket. The caller of Start or ForkProcess closes it.
 	Conn net.Conn
+	// CoreShare is the Starter's when the process, or the template that it was forked from, started.
+	CoreShare int
 
 	box         *sandbox.Box // nil if it is not confined
 	memoryLimit int64        // in bytes; 0: none

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/drover-run/drover/handlers/childproc"
 	"github.com/drover-run/drover/handlers/sandbox"
+	"github.com/drover-run/drover/handlers/workers/coreshare"
 )
 
 // Starter starts the processes of one pool, and sums up their resource use.
@@ -25,8 +27,18 @@ type Starter struct {
 	Terminal *os.File
 	Log      *slog.Logger
 
-	forking  sync.Mutex // one fork of a template at a time
-	accounts accounts
+	coreShare atomic.Int64
+	forking   sync.Mutex // one fork of a template at a time
+	accounts  accounts
+}
+
+// CoreShare returns the number that SetCoreShare has set.
+func (s *Starter) CoreShare() int { return int(s.coreShare.Load()) }
+
+// SetCoreShare sets how many cores the libraries of each process may use, as in coreshare.Environ, for
+// processes that start from now on; 0: no limit. It reports whether that is another number.
+func (s *Starter) SetCoreShare(share int) (changed bool) {
+	return s.coreShare.Swap(int64(share)) != int64(share)
 }
 
 // MemoryLimit returns the limit of each process in bytes; 0 if there is none.
@@ -39,8 +51,10 @@ func (s *Starter) MemoryLimit() int64 {
 
 // Start runs the worker's command.
 func (s *Starter) Start() (*Process, error) {
-	own, err := s.startWith(func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error) {
-		command, box, err := confineCommand(s.Command, s.Confine, theirs)
+	share, own := s.CoreShare(), s.Command
+	own.Env = coreshare.Environ(own.Env, share)
+	proc, err := s.startWith(func(theirs *os.File, stdout, stderr *childproc.Lines) (*childproc.Process, *sandbox.Box, error) {
+		command, box, err := confineCommand(own, s.Confine, theirs)
 		if err != nil {
 			return nil, box, err
 		}
@@ -53,7 +67,8 @@ func (s *Starter) Start() (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a worker: %w", err)
 	}
-	return own, nil
+	proc.CoreShare = share
+	return proc, nil
 }
 
 // ForkProcess adopts a process that a template forks. ask requests the fork. It gets the temporary
@@ -101,6 +116,7 @@ func (s *Starter) ForkProcess(template *Process, ask func(temporary string, file
 	if err != nil {
 		return nil, fmt.Errorf("forking a worker: %w", err)
 	}
+	own.CoreShare = template.CoreShare
 	return own, nil
 }
 

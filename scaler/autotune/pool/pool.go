@@ -33,6 +33,11 @@ type Sample struct {
 	Settings Settings
 	// Ready counts the workers that receive messages; not those that still start.
 	Ready int
+	// Loading reports that workers load the code, which takes CPU time.
+	Loading bool
+	// Replacing reports that workers with an earlier share of the cores are still being replaced. How
+	// many cores the libraries of a worker use depends on the number of processes.
+	Replacing bool
 	// Cores is the number of usable cores: all, or the cgroup's quota. It may change between
 	// samples.
 	Cores float64

@@ -24,6 +24,7 @@ type character struct {
 	calm      bool          // the kind was measured while nothing disturbed the machine
 	crowd     float64       // the stretch factor of its calls when their share was estimated
 	recalled  bool          // from Learned; only the kind is known
+	usage     usage         // of the pool
 }
 
 // observation is a sample, and what is known of the conditions under which it was taken.

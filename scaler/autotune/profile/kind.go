@@ -31,6 +31,9 @@ type Kind struct {
 	// Differs reports that its messages differ: some calls compute and others wait, or some compute
 	// many times as long as others. CPU is a mean over many of them then.
 	Differs bool `json:"differs,omitempty"`
+	// Cores is how many cores a call uses with the current number of processes, if it computes with
+	// threads of its own; else 0.
+	Cores float64 `json:"cores,omitempty"`
 	// Sure is the confidence, 0 to 1. The wall time of a call includes waiting for the GIL and for
 	// a core, so measurements with little of that count more.
 	Sure float64 `json:"sure"`
