@@ -39,7 +39,7 @@ func (r Run) program() (string, error) {
 		return "", err
 	}
 	own := filepath.Join(r.Dir, "drover")
-	return own, os.WriteFile(own, text, 0o700) //nolint:gosec // it is run
+	return own, os.WriteFile(own, text, 0o700)
 }
 
 // CountsDir is where the functions count.

@@ -120,7 +120,7 @@ func (d *droverSystem) config() string {
 	}
 	if d.Language == "node" {
 		function, numbers := "job", ""
-		if waits {
+		if cell.Work == Awaits {
 			function = "async_job"
 		}
 		if d.Inline {

@@ -45,9 +45,8 @@ func (c *tailCommand) Run(ctx context.Context, std *IO) error {
 	if err := asked.Level.UnmarshalText([]byte(c.Level)); err != nil {
 		return exit.UsageError(err.Error())
 	}
-	style := console.StyleOf(std.OutIsTerminal, std.Env)
 	err = client.StreamLog(ctx, asked.RequestPath(), func(line daemon.LogLine) {
-		console.PrintLine(std.Out, style, c.Function, line, c.JSON)
+		console.PrintLine(std.Out, console.StyleOf(std.OutIsTerminal, std.Env), c.Function, line, c.JSON)
 	})
 	if err != nil || c.Once || ctx.Err() != nil {
 		return err

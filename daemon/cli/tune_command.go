@@ -254,12 +254,10 @@ func (c *tuneCommand) saveSettings(std *IO, out io.Writer, r *tune.Report, app s
 	file := functionapps.NumbersFile(c.Config)
 	byHand := fmt.Sprintf("set %s for app %s in %s", strings.Join(words, ", "), app, file)
 	why := r.WhyNotKept()
+	keep := map[bool]string{true: "To keep them anyway, add --write --force, or ", false: "To keep them, add --write, or "}
 	switch {
-	case c.Write == "" && why != "":
-		_, err := fmt.Fprintln(out, term.Printable("To keep them anyway, add --write --force, or "+byHand+"."))
-		return err
 	case c.Write == "":
-		_, err := fmt.Fprintln(out, term.Printable("To keep them, add --write, or "+byHand+"."))
+		_, err := fmt.Fprintln(out, term.Printable(keep[why != ""]+byHand+"."))
 		return err
 	case r.Stopped:
 		return fmt.Errorf("%s is unchanged, because the run was stopped; to use its results, %s", file, byHand)

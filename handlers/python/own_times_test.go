@@ -10,8 +10,8 @@ import (
 	"github.com/drover-run/drover/triggers"
 )
 
-// TestOwnTimes checks that the delays of calls are not taken for waiting. Whoever else uses the
-// machine delays them more; the measurements must show as much.
+// TestOwnTimes checks that the delays of calls are not taken for waiting. Other programs
+// delay them more, and the measurements must show that.
 func TestOwnTimes(t *testing.T) {
 	if _, err := os.Stat("/proc/self/schedstat"); err != nil {
 		t.Skip("the kernel does not report waits for a core")

@@ -365,7 +365,7 @@ func (c *climber) nextStep(s Sample) {
 		c.requestPlan(s, c.best, PhaseClimb, "measuring again before the next step")
 		return
 	}
-	p := stepper{c.rules, &c.search, s, c.best, c.base, &c.memory, c.mix.activeLately(s)}
+	p := newStepper(c, s)
 	t, phase := p.stepUp(), PhaseClimb
 	if t == nil {
 		t, phase = p.stepDown(), PhaseTrim

@@ -42,7 +42,9 @@ func (c *Controller) Look(s Sample) Decision {
 		c.climber.chooseFirst(s)
 	} else if seconds > 0 {
 		steady := s.Settings == last.Settings && s.Ready == last.Ready
-		c.climber.profiles.See(s, profile.Conditions{Seconds: seconds, Steady: steady, Disturbed: c.climber.isDisturbed(s)})
+		// Others use the machine much, or differently than when the base was measured.
+		disturbed := c.climber.now.phase == PhaseDisturbed || profile.IsDisturbed(s)
+		c.climber.profiles.See(s, profile.Conditions{Seconds: seconds, Steady: steady, Disturbed: disturbed})
 		c.climber.profiles.SeeCores(s, seconds, steady && !s.Loading)
 		c.carryOut(s, c.guard.Look(s.At, passedCalls(s)))
 		if !c.held {

@@ -84,12 +84,6 @@ func (c *climber) checkDisturbance(s Sample, seconds float64) bool {
 	return true
 }
 
-// isDisturbed reports that others use the machine much, or differently than when the base was
-// measured, so that a sample shows little about the functions.
-func (c *climber) isDisturbed(s Sample) bool {
-	return c.now.phase == PhaseDisturbed || profile.IsDisturbed(s)
-}
-
 // watchHold checks during hold whether the measurements still apply.
 func (c *climber) watchHold(s Sample, seconds float64) {
 	if !c.search.done {
@@ -116,6 +110,8 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 		c.base.memory, c.based = now.memory, s.At
 	}
 	since := s.At - w.began
+	// Whether calls release the GIL, or compute with threads of their own, may become known late.
+	need, why := newStepper(c, s).fewerProcesses(float64(c.best.Processes))
 	if s.At-w.finished > confirm && c.search.ref != nil {
 		if c.restartIfFaded(s, now) {
 			return
@@ -129,8 +125,8 @@ func (c *climber) watchHold(s Sample, seconds float64) {
 		c.now.note = "calls wait for cores that other programs use; settings stay"
 	case w.off >= changedFor && (cpu > profile.Otherwise || cpu > 0 && cpu < 1/profile.Otherwise):
 		c.restartFromKinds(s, fmt.Sprintf("calls use %.2g times as much CPU: their work has changed", cpu))
-	case !c.search.halved && since >= w.pause && c.best.Processes > c.bounds.Least.Processes && float64(c.best.Processes) > c.crowdLimit(c.mix.activeLately(s), c.base):
-		c.restartSearch(s, now, "calls compute with threads of their own", search{})
+	case since >= w.pause && c.best.Processes > c.bounds.Least.Processes && need < float64(c.best.Processes):
+		c.restartSearch(s, now, why, search{})
 	case w.off >= changedFor && since >= w.pause:
 		c.restartSearch(s, now, fmt.Sprintf("throughput changed by %+.0f%%", 100*(math.Exp(by)-1)), search{})
 	case c.watch.others-c.base.perSecond(c.base.others) > 2*elsewhere && since >= w.pause:

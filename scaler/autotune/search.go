@@ -71,6 +71,10 @@ type stepper struct {
 	recent []Function // that had work lately
 }
 
+func newStepper(c *climber, s Sample) stepper {
+	return stepper{c.rules, &c.search, s, c.best, c.base, &c.memory, c.mix.activeLately(s)}
+}
+
 // needs describes which dimensions could help the busy functions.
 type needs struct {
 	sync, async bool // some functions wait in threads, or on the loop

@@ -1,6 +1,7 @@
 package hostinfo
 
 import (
+	"errors"
 	"io/fs"
 	"syscall"
 )
@@ -9,7 +10,7 @@ import (
 const bufferSize = 16 << 10
 
 // readSmall reads a file of /proc or of a cgroup into a buffer, which it returns if it was large enough. It takes
-// three system calls: os.ReadFile takes six, and the tuner reads about fifty files at a time.
+// four system calls: os.ReadFile takes six, and the tuner reads about fifty files at a time.
 func readSmall(path string, buffer []byte) (text []byte, err error) {
 	fd, err := retry(func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
 	if err != nil {
@@ -26,17 +27,17 @@ func readSmall(path string, buffer []byte) (text []byte, err error) {
 		if err != nil {
 			return text, &fs.PathError{Op: "read", Path: path, Err: err}
 		}
-		text = text[:len(text)+n]
-		if n < len(room) { // the kernel returns such a file in one piece
+		if n == 0 { // the kernel may return a file in parts, of a page for example
 			return text, nil
 		}
+		text = text[:len(text)+n]
 	}
 }
 
 // retry repeats a system call that a signal has interrupted.
 func retry(call func() (int, error)) (n int, err error) {
 	for {
-		if n, err = call(); err != syscall.EINTR {
+		if n, err = call(); !errors.Is(err, syscall.EINTR) {
 			return n, err
 		}
 	}

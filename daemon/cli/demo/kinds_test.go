@@ -8,7 +8,7 @@ import (
 )
 
 // The Python functions of the demo share two worker processes, beside resize, a Go function, which
-// has no kind. The measurements are those of the first ten seconds on two cores: quiet, and beside two
+// has no kind. The samples are synthetic: two cores, quiet, and beside two
 // programs that compute all the time.
 func TestKindsOfTheDemo(t *testing.T) {
 	const ms, us = time.Millisecond, time.Microsecond

@@ -207,7 +207,7 @@ func (r *Report) AdviceLines() (out []string) {
 		addLine("Auto was not compared: %s.", r.NoAuto)
 	}
 	if n := r.countAsGood(); n > 0 {
-		addLine("Their confidence intervals overlap: %s may be as good as the best. A longer --for tells them apart.", withNoun(n, "other cell", "other cells"))
+		addLine("Their confidence intervals overlap: %s may be as good as the best. A longer --for separates them.", withNoun(n, "other cell", "other cells"))
 	}
 	if why := r.WhyNotKept(); why != "" {
 		addLine("These numbers are no basis for a decision: %s. Measure again when the machine is quiet.", why)

@@ -12,8 +12,9 @@ const ProfilePattern = "/v1/functions/{name}/profile"
 
 // The bounds of the length of a profile, and its default.
 const (
-	MinProfile, MaxProfile = time.Second, 5 * time.Minute
-	DefaultProfile         = 10 * time.Second
+	MinProfile     = time.Second
+	MaxProfile     = 5 * time.Minute
+	DefaultProfile = 10 * time.Second
 )
 
 // Profile is a profile of the calls of one function.

@@ -155,6 +155,7 @@ func TestFaultsAreFound(t *testing.T) {
 		"needs no CREDIT":                     {"stream/credit[threads]", "a body of"},
 		"repeats its head":                    {"stream/short[one]", "with a head: true"},
 		"sends the whole response again":      {"stream/short[threads]", "a RESULT with"},
+		"answers a profile twice":             {"profile/twice[one]", "a PROFILED"},
 		"ignores SETTINGS":                    {"settings/more[one]", "nothing more came within"},
 		"forks once":                          {"template/parent", "is still"},
 		"stays in the template's group":       {"template/forks[one]", "is in process group"},

@@ -4,8 +4,10 @@ import "time"
 
 // The bounds of a PROFILED. A worker drops the samples that exceed them, and reports how many.
 const (
-	// MaxStacks is the number of stacks, and MaxStackFrames the number of frames of each.
-	MaxStacks, MaxStackFrames = 10_000, 128
+	// MaxStacks is the number of stacks.
+	MaxStacks = 10_000
+	// MaxStackFrames is the number of frames of a stack.
+	MaxStackFrames = 128
 	// MaxProfileLines is the number of lines of code that the stacks have.
 	MaxProfileLines = 20_000
 	// MaxProfileText is the length of a name of a function or a file, in characters.

@@ -36,7 +36,7 @@ func disturbedSample(at time.Duration, set pool.Settings, f ...pool.Function) po
 	return pool.Sample{At: at, Settings: set, Ready: 2, Cores: 2, CPU: 1, Others: 1, RunQueue: 1, Functions: f}
 }
 
-// A call is judged by its own time, whatever delays it. The times are those of 10 ms of Python beside
+// A call is judged by its own time, whatever delays it. The times were measured for 10 ms of Python beside
 // two busy programs on two cores, under a quota, on a shared host, and beside an event loop in the
 // same process.
 func TestDelaysAreNotWaiting(t *testing.T) {

@@ -57,7 +57,7 @@ func Render(p *profile.Profile, titles Titles) string {
 		drawBox(&d, b, t.root.time)
 	}
 	d.Put(`</g>`)
-	d.WriteString("<script><![CDATA[\n" + script + "]]></script>\n</svg>\n")
+	_, _ = d.WriteString("<script><![CDATA[\n" + script + "]]></script>\n</svg>\n")
 	return d.String()
 }
 

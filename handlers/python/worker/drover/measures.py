@@ -54,7 +54,7 @@ class GilSampler:
         """Returns for how long the thread waited for a core in a sleep that ended at woke, in seconds; 0
         if the system does not report it. That wait delays a sample even if the GIL is free. A wait
         between the last sample and the sleep does not: reading a file releases the GIL, and
-        whoever then waits for the GIL waits for a core, too."""
+        a thread that then waits for the GIL waits for a core, too."""
         between, self._read = woke - late - frames.WATCH - self._read, woke
         try:
             if self._waits is None:

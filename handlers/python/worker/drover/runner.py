@@ -81,7 +81,7 @@ class Runner:
         self.watch = writer.watch
         self.watch.runs = self.runs
         self.measures = writer.measures and HAS_CPU_CLOCK
-        self.own_times = OwnTimes(writer) if before is None else before.own_times
+        self.own_times: OwnTimes = OwnTimes(writer) if before is None else before.own_times
         self.trace = traces.of_app()  # None in an app without OpenTelemetry
         self.draining = False
         if Runner.serving is None:

@@ -20,6 +20,8 @@ writing = threading.Lock()
 state_of, cancelled, begun = {}, set(), set()
 credit, granted = {}, threading.Condition()  # of the streams, by their call
 waiting = queue.Queue()
+running = {}  # the function of the call that a thread runs
+profile = None  # the one that runs
 max_frame = SMALL
 can = []
 
@@ -284,6 +286,7 @@ def serve(functions, dropped):
             status, payload = 4, b""
         else:
             begun.add(c.id)
+            running[threading.get_ident()] = c.function
             try:
                 payload = run(functions[c.function], c)
                 if dropped[c.function]:
@@ -313,6 +316,7 @@ def serve(functions, dropped):
                     outcome["after"] = 60 if FAULT == "tries again when it likes" else float(text)
                 payload = json.dumps(outcome).encode()
             begun.discard(c.id)
+            del running[threading.get_ident()]
         if FAULT != "remembers what it cancelled":
             cancelled.discard(c.id)
         if FAULT == "swallows failures" and status == 1:
@@ -327,7 +331,53 @@ def serve(functions, dropped):
             log(c.id, "INFO", c.body.decode())
 
 
+class Profile(threading.Thread):
+    """Samples the stacks of the threads that run a function, until it is stopped."""
+
+    def __init__(self, asked):
+        super().__init__(daemon=True)
+        self.number, self.function, self.period = asked["profile"], asked["function"], asked["period_us"] / 1e6
+        self.lines, self.stacks, self.over = {}, {}, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(self.period):
+            for thread, top in sys._current_frames().items():
+                if running.get(thread) == self.function:
+                    stack = []
+                    while top is not None and top.f_code is not serve.__code__ and len(stack) < 128:
+                        code = top.f_code
+                        line = (code.co_name, code.co_filename, top.f_lineno, code.co_firstlineno)
+                        stack.append(self.lines.setdefault(line, len(self.lines)))
+                        top = top.f_back
+                    if stack:
+                        self.stacks[tuple(stack)] = self.stacks.get(tuple(stack), 0) + 1
+
+    def stop(self):
+        self.over.set()
+        self.join()
+        for _ in range(2 if FAULT == "answers a profile twice" else 1):
+            send_json(77, {
+                "profile": self.number,
+                "lines": [{"function": f, "file": file, "line": line, "start": start} for f, file, line, start in self.lines],
+                "stacks": [{"stack": stack, "samples": n, "time_us": int(n * self.period * 1e6)} for stack, n in self.stacks.items()],
+                "dropped": {"samples": 0, "time_us": 0},
+            })
+
+
+def sample(asked):
+    """Starts or ends a profile, as PROFILE asks."""
+    global profile
+    if asked["period_us"] > 0:
+        profile = Profile(asked)
+    elif profile is not None and profile.number == asked["profile"]:
+        profile.stop()
+        profile = None
+
+
 def end():
+    if profile is not None:
+        profile.stop()
     sys.stdout.flush()
     os._exit(7 if FAULT == "ends badly" else 0)
 
@@ -427,7 +477,7 @@ def greet():
     if FAULT == "beats before it is ready":
         send(73, b"")
     version = 1 if FAULT == "speaks another protocol" else 4
-    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["batch", "cancel", "fork", "heartbeat", "imports", "log", "origin", "outputs", "properties", "session_state", "settings", "stream"]})
+    send_json(65, {"protocol": version, "pid": os.getpid(), "language": "test", "version": "1", "capabilities": ["batch", "cancel", "fork", "heartbeat", "imports", "log", "origin", "outputs", "profile", "properties", "session_state", "settings", "stream"]})
     if hello["protocol"] != 4 and FAULT != "speaks any protocol":
         end()
     max_frame = hello["max_frame"]
@@ -484,6 +534,8 @@ def main():
         elif kind == 7:
             if FAULT != "ignores SETTINGS":
                 resize(json.loads(payload)["threads"])
+        elif kind == 9:
+            sample(json.loads(payload))
         elif kind == 5 and FAULT == "ignores DRAIN":
             continue
         elif kind == 5:
