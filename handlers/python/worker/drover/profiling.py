@@ -24,6 +24,9 @@ MAX_STACKS, MAX_FRAMES, MAX_LINES, MAX_TEXT = 10_000, 128, 20_000, 500
 # Samples are taken less often if they would use more than a hundredth of a core: stacks may be
 # deep, and threads many.
 COST = 100
+# The time in seconds after which the thread that computes must pass the GIL to the one that samples. Without
+# a profile it is 5 ms: code that computes for a shorter time, and then waits, would have no samples.
+SWITCH = 0.0005
 # How long the end of the process waits for the last result, in seconds.
 LAST = 1.0
 
@@ -95,11 +98,15 @@ class _Profile:
         self._dropped = [0, 0]
 
     def run(self) -> None:
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(interval, SWITCH))
         try:
             self._sample_all()
             payload = self._encode()
         except Exception as error:
             payload = self._payload([], error=f"{type(error).__name__}: {error}"[:MAX_TEXT])
+        finally:
+            sys.setswitchinterval(interval)
         if not self._writer.forked:
             self._writer.encoded(frames.PROFILED, payload)
             self._writer.flush()
@@ -135,9 +142,10 @@ class _Profile:
 
     def _add(self, stack: list[FrameType], elapsed: int) -> None:
         """Adds a sample of a stack, the innermost frame first; nothing if it is empty."""
+        stack = _without_own(stack)
         if not stack:
             return
-        key = tuple(self._line(frame) for frame in _without_own(stack)[:MAX_FRAMES])
+        key = tuple(self._line(frame) for frame in stack[:MAX_FRAMES])
         counts = self._stacks.get(key)
         if counts is None:
             counts = self._dropped
@@ -204,14 +212,14 @@ def _cut_call(frame: FrameType | None, base: CodeType, index: int) -> list[Frame
 
 
 def _without_own(stack: list[FrameType]) -> list[FrameType]:
-    """Returns a stack without the worker's own frames that call the function."""
+    """Returns a stack without the worker's own frames that call the function; empty if it has no others."""
     for at in range(len(stack) - 1, -1, -1):
         file = stack[at].f_code.co_filename
         if not file.startswith(_HERE):
             if file.startswith(_STANDARD) and not any(part in file for part in _LIBRARIES):
                 return stack  # the worker encodes a result, for example
             return stack[: at + 1]
-    return stack
+    return []
 
 
 profiler = Profiler()
