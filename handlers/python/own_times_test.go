@@ -18,7 +18,7 @@ func TestOwnTimes(t *testing.T) {
 	}
 	// It runs alone, since it judges times.
 	const source = `
-import asyncio, threading, time
+import threading, time
 
 def busy(seconds):
     end = time.thread_time() + seconds
@@ -26,9 +26,6 @@ def busy(seconds):
 
 def cpu(body): busy(0.03)
 def waits(body): time.sleep(0.05)
-async def steps(body):
-    busy(0.03)
-    await asyncio.sleep(0.01)
 
 rival = threading.Event()
 
@@ -47,7 +44,6 @@ def beside_another(body):
 	}{
 		"computes":                              {"cpu", 0.8, 1},
 		"waits":                                 {"waits", 0, 0.2},
-		"steps":                                 {"steps", 0.8, 1},
 		"computes beside a thread with the GIL": {"beside_another", 0.7, 1},
 		"computes beside a thread, in two threads": {"beside_another", 0.7, 1},
 	} {
