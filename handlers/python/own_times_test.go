@@ -18,14 +18,18 @@ func TestOwnTimes(t *testing.T) {
 	}
 	// It runs alone, since it judges times.
 	const source = `
-import threading, time
+import asyncio, threading, time
 
 def busy(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end: pass
 
 def cpu(body): busy(0.03)
+def short(body): pass
 def waits(body): time.sleep(0.05)
+async def steps(body):
+    busy(0.03)
+    await asyncio.sleep(0.01)
 
 rival = threading.Event()
 
@@ -40,24 +44,32 @@ def beside_another(body):
 `
 	for name, test := range map[string]struct {
 		function    string
+		between     string  // runs between two calls of the function
 		least, most float64 // of the share of the own time in which it computes
 	}{
-		"computes":                              {"cpu", 0.8, 1},
-		"waits":                                 {"waits", 0, 0.2},
-		"computes beside a thread with the GIL": {"beside_another", 0.7, 1},
-		"computes beside a thread, in two threads": {"beside_another", 0.7, 1},
+		"computes":                              {"cpu", "short", 0.8, 1},
+		"waits":                                 {"waits", "short", 0, 0.2},
+		"steps":                                 {"steps", "steps", 0.8, 1},
+		"computes beside a thread with the GIL": {"beside_another", "short", 0.7, 1},
+		"computes beside a thread, in two threads": {"beside_another", "short", 0.7, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startApp(t, source, func(c *workers.Config) {
 				if name == "computes beside a thread, in two threads" {
 					c.Settings.Threads = 2
 				}
-			}, test.function)
+			}, test.function, "short")
 			var e group.Examined
 			eventually(t, "enough examined calls", func() bool {
-				_, err := call(t, p, test.function, &triggers.Message{})
+				// Something short is just before each call: the last step of the call before it, or a call
+				// of another function.
+				for i := range 20 {
+					if _, err := call(t, p, []string{test.function, test.between}[i%2], &triggers.Message{}); err != nil {
+						t.Fatal(err)
+					}
+				}
 				e = p.Measures()[0].Examined
-				return err != nil || e.Wall > time.Second
+				return e.Wall > time.Second
 			})
 			if e.Delayed < 0 || e.Locked > e.LockedMost || e.CPU+e.Delayed+e.LockedMost > e.Wall {
 				t.Errorf("they contradict each other: %+v", e)

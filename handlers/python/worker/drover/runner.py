@@ -141,7 +141,7 @@ class Runner:
             measured = True
             self.expect(function.took, deadline)
             if self.measures:
-                examined = self.own_times.begin()
+                examined = self.own_times.begin(index)
             start = now()
             if self.measures:
                 cpu = cpu_now()
