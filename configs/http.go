@@ -77,7 +77,7 @@ func (t *HTTPTrigger) completeTrigger(x *completion, path, name string, retry Re
 	}
 }
 
-// overlap reports whether two lists have a method in common. An empty list is all.
+// overlap reports whether two lists of methods have one in common. An empty list stands for all methods.
 func overlap(a, b []string) bool {
 	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(m string) bool { return slices.Contains(b, m) })
 }

@@ -233,7 +233,7 @@ func TestReplayInADebugger(t *testing.T) {
 		s.Expect(prompt)
 		return s
 	}
-	s := debug("total:1") // as the log has it
+	s := debug("total:1") // the log names the message in this way
 	s.Type("p message.json(), message.attempt\n")
 	s.Expect("({'prize': 21}, 1)")
 	s.Expect(prompt)

@@ -107,7 +107,7 @@ func (c *explainCommand) explainOffline(ctx context.Context, std *IO, noDaemon e
 		return []api.Explanation{e}, nil
 	}
 	source := func(name string) triggers.Trigger { return opened[name] }
-	return status.ExplainAtSources(ctx, slices.Sorted(maps.Keys(cfg.Functions)), source, c.About, "no source lists it. It was completed, dead-lettered, or never sent, or another consumer has it"), nil
+	return status.ExplainAtSources(ctx, slices.Sorted(maps.Keys(cfg.Functions)), source, c.About, "no source lists it. It was completed or dead-lettered, it was never sent, or another consumer holds it"), nil
 }
 
 // maxDeadSearched is how many dead letters of a function are searched for a message.

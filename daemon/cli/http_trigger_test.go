@@ -345,7 +345,7 @@ func TestHTTPStreams(t *testing.T) {
 	if _, err := io.ReadFull(slow.Body, make([]byte, 1)); err != nil {
 		t.Fatal(err, out)
 	}
-	// 256 MiB would take a second. The buffers of sockets, of the worker and of the daemon have a few.
+	// 256 MiB would take a second. The buffers of the sockets, the worker and the daemon hold only a few MiB.
 	last := 0
 	for range 50 {
 		got := request(t, "GET", url+"/progress", "")

@@ -157,7 +157,7 @@ func TestRunSettings(t *testing.T) {
 		q.want(t, log, "late-poison", "x")
 		log.WaitFor(t, "message dead-lettered")
 		if !strings.Contains(log.String(), "disabled by AzureWebJobs.off.Disabled") {
-			t.Errorf("the log does not name what is disabled: %s", log)
+			t.Errorf("the log does not name the disabled functions: %s", log)
 		}
 		waitLen(t, q.connection, "off", 1)
 		if status := stop(); status != ExitOK {
