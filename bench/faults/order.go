@@ -22,8 +22,6 @@ import (
 	"github.com/drover-run/drover/configs"
 	"github.com/drover-run/drover/daemon"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs/client"
-	"github.com/drover-run/drover/triggers/natsjs/embedded"
 	"github.com/drover-run/drover/triggers/servicebus"
 	"github.com/drover-run/drover/triggers/servicebus/emulator"
 
@@ -288,40 +286,27 @@ func (j *orderJudge) line(text string) {
 }
 
 // withOrderNATS runs over an embedded server.
-func withOrderNATS(ctx context.Context, do func(orderSource) error) (err error) {
-	dir, err := os.MkdirTemp("", "drover-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(dir, "nats"), Listen: "off", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	js, err := jetstream.New(conn.Conn())
-	if err != nil {
-		return err
-	}
-	return do(func(ctx context.Context, r *orderRun) error {
-		r.connection, r.options = "{nats: embedded}", []daemon.Option{daemon.WithConnection("source", conn)}
-		r.trigger = fmt.Sprintf("nats: {stream: %s, subject: %q, consumer: order, create: true, ordering_token: 2}", r.name, r.name+".*")
-		r.send = func(ctx context.Context, all []triggers.Message) error {
-			s := conn.NewSender()
-			for _, m := range all {
-				if err := s.Send(ctx, &m); err != nil {
-					return err
-				}
-			}
-			return s.Flush(ctx)
+func withOrderNATS(ctx context.Context, do func(orderSource) error) error {
+	return rig.WithServer(ctx, "off", func(server rig.Server) error {
+		js, err := jetstream.New(server.Connection.Conn())
+		if err != nil {
+			return err
 		}
-		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: r.name, Subjects: []string{r.name + ".*"}, Retention: jetstream.WorkQueuePolicy})
-		return err
+		return do(func(ctx context.Context, r *orderRun) error {
+			r.connection, r.options = "{nats: embedded}", []daemon.Option{daemon.WithConnection("source", server.Connection)}
+			r.trigger = fmt.Sprintf("nats: {stream: %s, subject: %q, consumer: order, create: true, ordering_token: 2}", r.name, r.name+".*")
+			r.send = func(ctx context.Context, all []triggers.Message) error {
+				s := server.Connection.NewSender()
+				for _, m := range all {
+					if err := s.Send(ctx, &m); err != nil {
+						return err
+					}
+				}
+				return s.Flush(ctx)
+			}
+			_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: r.name, Subjects: []string{r.name + ".*"}, Retention: jetstream.WorkQueuePolicy})
+			return err
+		})
 	})
 }
 

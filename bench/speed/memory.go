@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"github.com/drover-run/drover/daemon/cli"
 	"github.com/drover-run/drover/handlers"
 	"github.com/drover-run/drover/triggers"
-	"github.com/drover-run/drover/triggers/natsjs/client"
 	"github.com/drover-run/drover/triggers/natsjs/embedded"
 
 	"github.com/drover-run/drover/bench/rig"
@@ -53,23 +51,16 @@ func (c *MemoryCommand) Run(ctx context.Context) error {
 	return nil
 }
 
-func (c *MemoryCommand) measure(ctx context.Context, language string, budget int) (err error) {
-	dir, err := os.MkdirTemp("", "drover-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Sync: 2 * time.Minute, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, server.Close(context.WithoutCancel(ctx))) }()
-	conn, err := client.ConnectInProcess(ctx, server, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	url, token, err := embedded.ReadClient(filepath.Join(dir, "nats"))
+func (c *MemoryCommand) measure(ctx context.Context, language string, budget int) error {
+	return rig.WithServer(ctx, "127.0.0.1:0", func(server rig.Server) error {
+		return c.measureOn(ctx, server, language, budget)
+	})
+}
+
+// measureOn measures with the messages of a server.
+func (c *MemoryCommand) measureOn(ctx context.Context, server rig.Server, language string, budget int) (err error) {
+	dir := server.Dir
+	url, token, err := embedded.ReadClient(server.Store)
 	if err != nil {
 		return err
 	}
@@ -105,7 +96,7 @@ functions:
 		return err
 	}
 	defer func() { err = errors.Join(err, cmd.Process.Signal(os.Interrupt), cmd.Wait()) }()
-	js, err := jetstream.New(conn.Conn())
+	js, err := jetstream.New(server.Connection.Conn())
 	if err != nil {
 		return err
 	}
